@@ -1,0 +1,111 @@
+"""Where text comes from, how it is cleaned and split, and how sources are blended."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, model_validator
+
+from sidewinder.config.base import Count, Share, Strict
+
+
+class PackagesReader(Strict):
+    """Text of installed Python packages, so that a study needs no download."""
+
+    kind: Literal["packages"]
+    part: Literal["prose", "code", "translations"]
+    """`prose`: docstrings, descriptions, documentation; `code`: sources; `translations`: gettext catalogues."""
+    packages: Annotated[list[str], Field(min_length=1)]
+    """Names of installed distributions, as `pip` knows them."""
+
+
+class JsonlReader(Strict):
+    """JSON lines, plain or compressed (.gz, .zst)."""
+
+    kind: Literal["jsonl"]
+    path: str
+    """A folder (all *.jsonl* below it), or one file."""
+    text_key: str = "text"
+    id_key: str = "id"
+
+
+class ParquetReader(Strict):
+    """Parquet files."""
+
+    kind: Literal["parquet"]
+    path: str
+    """A folder (all *.parquet below it), or one file."""
+    text_key: str = "text"
+    id_key: str = "id"
+
+
+class TextReader(Strict):
+    """Plain text, one document a file."""
+
+    kind: Literal["text"]
+    path: str
+    """A folder (all files below it that match `glob`), or one file."""
+    glob: str = "**/*.txt"
+
+
+Reader = Annotated[PackagesReader | JsonlReader | ParquetReader | TextReader, Field(discriminator="kind")]
+
+
+class Source(Strict):
+    """One named corpus."""
+
+    reader: Reader
+    language: str = "en"
+    licence: str | None = None
+    shards: Count = 1
+    """Training shards; each is tokenized as a job of its own."""
+    minimum_characters: Count = 100
+    """Shorter documents are dropped."""
+    deduplicate: Literal["exact", "none"] = "exact"
+
+
+class Lookup(Strict):
+    """Synthetic look-up documents in the training blend: small phone books whose entries are asked for again.
+
+    Small models learn to copy from context far sooner when the blend holds some; the share is stated because it is
+    part of the experiment.
+    """
+
+    share: Share = 0.0
+    """Share of all training tokens; the text sources share the rest as `blend` says."""
+    documents: Count = 20_000
+    entries: tuple[Count, Count] = (2, 16)
+    """Fewest and most entries of a book; drawn log-uniformly."""
+    reversed_share: Share = 0.5
+    """Share of documents that put the question before the book."""
+    digits: Count = 4
+    """Digits of a number."""
+    seed: int = 1
+
+    @model_validator(mode="after")
+    def _range_is_ordered(self) -> Self:
+        if self.entries[0] > self.entries[1]:
+            raise ValueError(f"entries must be [fewest, most], got {list(self.entries)}")
+        return self
+
+
+class Tokenizer(Strict):
+    """SentencePiece BPE with byte fallback, trained on a sample of the blend."""
+
+    vocab_size: Annotated[int, Field(ge=300)] = 256_000
+    """Pieces, the 256 bytes and three control pieces included."""
+    sample_bytes: Count = 2_000_000_000
+    """Text to train on, drawn from the sources by their weights."""
+    character_coverage: Annotated[float, Field(gt=0, le=1)] = 0.9995
+    """Share of characters that get a piece; the rest are spelled in bytes."""
+    seed: int = 1
+
+    @model_validator(mode="after")
+    def _sample_can_fill_the_vocabulary(self) -> Self:
+        least = 16 * self.vocab_size
+        if self.sample_bytes < least:
+            raise ValueError(
+                f"vocab_size ({self.vocab_size:,}) is too large for sample_bytes ({self.sample_bytes:,}): "
+                f"use at least {least:,} bytes (16 a piece), or fewer pieces"
+            )
+        return self

@@ -1,0 +1,109 @@
+"""The study: one config.yaml. Everything below hangs off it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from difflib import get_close_matches
+from typing import Annotated, Self
+
+from pydantic import Field, model_validator
+
+from sidewinder.config.base import Count, Name, Share, Strict
+from sidewinder.config.corpus import Lookup, Source, Tokenizer
+from sidewinder.config.model import ModelConfig
+from sidewinder.config.suites import Suite
+from sidewinder.config.training import Extension, Training, TrainingOverride
+
+LOOKUP = "lookup"
+
+
+class StudyModel(ModelConfig):
+    """A model of the study, with its own training settings where they differ."""
+
+    training: TrainingOverride = TrainingOverride()
+
+    def architecture(self) -> ModelConfig:
+        """The model alone, its pattern written out: what a checkpoint is made of."""
+        values = self.model_dump(exclude={"training", "allocation"}) | {"pattern": self.layers}
+        return ModelConfig.model_validate(values)
+
+
+class Study(Strict):
+    """A controlled comparison: one corpus, tokenizer, budget, ladder and evaluation for several models."""
+
+    study: Name
+    """Its name, shown in the report."""
+    results: str = "results"
+    """Folder that everything is written to."""
+    sources: Annotated[dict[Name, Source], Field(min_length=1)]
+    blend: Annotated[dict[Name, Share], Field(min_length=1)]
+    """Share of each source in the training text; they sum to 1."""
+    heldout_share: Annotated[float, Field(gt=0, lt=0.5)] = 0.01
+    """Share of documents, chosen by hash of their text, that never reach training."""
+    lookup: Lookup = Lookup()
+    tokenizer: Tokenizer = Tokenizer()
+    models: Annotated[dict[Name, StudyModel], Field(min_length=1)]
+    seeds: Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)] = [1]
+    training: Training
+    extensions: list[Extension] = []
+    suites: dict[Name, Suite] = {}
+    evaluate: list[Name] = []
+    """Suites to run on every checkpoint."""
+    export: bool = True
+    """Write every final checkpoint in Hugging Face format."""
+
+    @model_validator(mode="after")
+    def _names_exist(self) -> Self:
+        if LOOKUP in self.sources:
+            raise ValueError(f"sources.{LOOKUP}: the name is taken by the synthetic look-up documents")
+        for name in self.blend:
+            known(name, self.sources, f"blend.{name}", "source")
+        for name in self.evaluate:
+            known(name, self.suites, "evaluate", "suite")
+        for place, extension in enumerate(self.extensions):
+            for name in extension.models:
+                known(name, self.models, f"extensions.{place}.models", "model")
+        if len(set(self.seeds)) < len(self.seeds):
+            raise ValueError(f"seeds: each seed once, got {self.seeds}")
+        return self
+
+    @model_validator(mode="after")
+    def _numbers_fit(self) -> Self:
+        total = math.fsum(self.blend.values())
+        if abs(total - 1) > 1e-6:
+            raise ValueError(f"blend: the shares must sum to 1, got {total:g}; change one by {1 - total:+g}")
+        contexts = [("training", self.training.context_tokens, set(self.models))]
+        for place, extension in enumerate(self.extensions):
+            contexts.append((f"extensions.{place}", extension.context_tokens, set(extension.models)))
+        for key, tokens, names in contexts:
+            for name in sorted(names):
+                model = self.models[name]
+                if "M" in model.layers and tokens % model.mamba2.chunk:
+                    raise ValueError(
+                        f"{key}.context_tokens: {tokens} is not a multiple of models.{name}.mamba2.chunk "
+                        f"({model.mamba2.chunk})"
+                    )
+        for name in self.models:
+            self.training_of(name)
+        return self
+
+    def training_of(self, model: str) -> Training:
+        """Training settings of a model's pretraining, its own settings over the study's."""
+        own = self.models[model].training.model_dump(exclude_none=True)
+        return Training.model_validate(self.training.model_dump() | own)
+
+    @property
+    def weights(self) -> dict[str, float]:
+        """Share of every source in the training tokens, look-up documents included."""
+        text = {name: share * (1 - self.lookup.share) for name, share in self.blend.items() if share}
+        return text | ({LOOKUP: self.lookup.share} if self.lookup.share else {})
+
+
+def known(name: str, names: Mapping[str, object], key: str, what: str) -> None:
+    """Raises ValueError, with the nearest existing name, where `name` is not one of `names`."""
+    if name not in names:
+        near = get_close_matches(name, names, n=1, cutoff=0.0)
+        raise ValueError(
+            f"{key}: unknown {what} {name!r}; nearest: {near[0] if near else '-'}; known: {', '.join(names)}"
+        )

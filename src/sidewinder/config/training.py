@@ -1,0 +1,109 @@
+"""How a stage trains: budget, schedule, optimizer. Defaults follow the paper where it states a value."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, model_validator
+
+from sidewinder.config.base import Count, Name, Strict
+
+Rate = Annotated[float, Field(gt=0)]
+
+
+class Training(Strict):
+    """One stage of training."""
+
+    context_tokens: Count
+    """Tokens a sequence."""
+    batch_sequences: Count
+    """Sequences an optimizer step."""
+    budget_tokens: Count
+    """Tokens to train on; rounded down to whole steps."""
+    learning_rate: Rate
+    minimum_learning_rate: Rate
+    warmup_sequences: Annotated[int, Field(ge=0)] = 0
+    """Linear warm-up; then a cosine down to the minimum rate at the end of the budget."""
+    weight_decay: Annotated[float, Field(ge=0)] = 0.1
+    """Applied to tensors of two or more dimensions only."""
+    beta1: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    beta2: Annotated[float, Field(ge=0, lt=1)] = 0.95
+    epsilon: Rate = 1e-8
+    clip_norm: Rate = 1.0
+    micro_batch_sequences: Count | None = None
+    """Sequences a forward pass; null means the whole batch. Must divide it."""
+    save_every_tokens: Count = 250_000
+    """How much work a crash may cost."""
+    keep_saves: Annotated[int, Field(ge=2)] = 2
+    """Resumable saves kept; at least two, so that a damaged one has a predecessor."""
+    threads: Count = 1
+    """CPU threads of this run."""
+    precision: Literal["float32", "bfloat16"] = "float32"
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+
+    @model_validator(mode="after")
+    def _adds_up(self) -> Self:
+        if self.minimum_learning_rate > self.learning_rate:
+            raise ValueError(
+                f"minimum_learning_rate ({self.minimum_learning_rate:g}) exceeds learning_rate ({self.learning_rate:g})"
+            )
+        if self.micro_batch_sequences and self.batch_sequences % self.micro_batch_sequences:
+            raise ValueError(
+                f"micro_batch_sequences ({self.micro_batch_sequences}) must divide "
+                f"batch_sequences ({self.batch_sequences})"
+            )
+        if self.steps < 1:
+            raise ValueError(
+                f"budget_tokens ({self.budget_tokens:,}) is less than one step "
+                f"({self.batch_sequences} x {self.context_tokens} tokens)"
+            )
+        if self.warmup_sequences > self.steps * self.batch_sequences:
+            raise ValueError(f"warmup_sequences ({self.warmup_sequences:,}) exceeds the budget")
+        return self
+
+    @property
+    def tokens_per_step(self) -> int:
+        return self.batch_sequences * self.context_tokens
+
+    @property
+    def steps(self) -> int:
+        """Whole optimizer steps that the budget pays."""
+        return self.budget_tokens // self.tokens_per_step
+
+
+# Settings that change neither the result nor its meaning: not part of a run's identity.
+WITHOUT_EFFECT = {"save_every_tokens", "keep_saves"}
+
+
+class TrainingOverride(Strict):
+    """Settings of one model that differ from the study's `training`; the same keys, all optional."""
+
+    batch_sequences: Count | None = None
+    budget_tokens: Count | None = None
+    learning_rate: Rate | None = None
+    minimum_learning_rate: Rate | None = None
+    warmup_sequences: Annotated[int, Field(ge=0)] | None = None
+    weight_decay: Annotated[float, Field(ge=0)] | None = None
+    beta1: Annotated[float, Field(ge=0, lt=1)] | None = None
+    beta2: Annotated[float, Field(ge=0, lt=1)] | None = None
+    epsilon: Rate | None = None
+    clip_norm: Rate | None = None
+    micro_batch_sequences: Count | None = None
+    save_every_tokens: Count | None = None
+    threads: Count | None = None
+    precision: Literal["float32", "bfloat16"] | None = None
+
+
+class Extension(Strict):
+    """A longer context that some models are trained on further, each from its pretrained checkpoint."""
+
+    context_tokens: Count
+    models: Annotated[list[Name], Field(min_length=1)]
+    budget_tokens: Count
+    batch_sequences: Count
+    learning_rate: Rate
+    minimum_learning_rate: Rate
+    warmup_sequences: Annotated[int, Field(ge=0)] = 0
+    micro_batch_sequences: Count | None = None
+    rope_base: Annotated[float, Field(gt=0)] | None = None
+    """New RoPE base for models that have one; null keeps the pretrained base."""

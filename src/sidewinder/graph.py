@@ -1,0 +1,198 @@
+"""What a study consists of and where each piece lies: the names that rules, commands, catalog and report share.
+
+Every folder is named for people and ends in the first digits of a fingerprint of all configuration that shapes its
+content, upstream included. So a changed setting makes new folders for what it affects and nothing else, and the old
+results stay where they were.
+
+    results/corpus/english-1f3a5b7c/            train-00000.jsonl.gz  heldout-00000.jsonl.gz
+    results/tokenizer/bpe-2048-9d2e4f60/        tokenizer.model
+    results/tokens/english-5c7d9e01/train-00000/    tokens.bin  tokens.idx
+    results/tokens/blend-77aa88bb/              blend.json
+    results/runs/hybrid-s1-3f9a2c1b/pretrain-256/   checkpoint/  metrics.jsonl  state/
+                                   /extend-1024-0b1c2d3e/
+                                        …/eval/phonebook-12ab34cd/   scores.json  samples.jsonl
+                                        …/export/                    config.json  model.safetensors  tokenizer…
+
+Each of these folders holds a record.json, written last.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from sidewinder.config.model import ModelConfig, Rope
+from sidewinder.config.study import LOOKUP, Study
+from sidewinder.config.training import WITHOUT_EFFECT, Training
+from sidewinder.errors import ConfigError
+from sidewinder.record import RECORD, digest
+
+FORMAT = 1  # Raised when the meaning of a stage's output changes, so that old results are not taken for new ones.
+
+
+def fingerprint(*parts: Any) -> str:
+    """Eight hexadecimal digits that name a configuration."""
+    return digest([FORMAT, *parts])[:8]
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One stage of one run: pretraining, or an extension of it."""
+
+    run: str
+    name: str
+    folder: Path
+    kind: str  # pretrain or extend
+    model_name: str
+    model: ModelConfig
+    training: Training
+    seed: int
+    parent: Stage | None = None
+
+    @property
+    def record(self) -> Path:
+        return self.folder / RECORD
+
+    @property
+    def title(self) -> str:
+        """What people call it: `hybrid-s1 extend-1024`."""
+        return f"{self.model_name}-s{self.seed} {self.kind}-{self.training.context_tokens}"
+
+    def resolved(self) -> dict[str, Any]:
+        """The configuration that shapes its result."""
+        return {
+            "model_name": self.model_name,
+            "model": self.model.model_dump(),
+            "training": self.training.model_dump(exclude=WITHOUT_EFFECT),
+            "seed": self.seed,
+            "kind": self.kind,
+        }
+
+
+class Graph:
+    """Names and places of everything in a study."""
+
+    def __init__(self, study: Study) -> None:
+        self.study = study
+        self.results = Path(study.results)
+        self.catalog = self.results / "study.duckdb"
+        self.report = self.results / "report.html"
+
+    # Corpus, tokenizer, tokens
+
+    @cached_property
+    def source_configs(self) -> dict[str, dict[str, Any]]:
+        """Resolved configuration of every source that has a share in the blend."""
+        study = self.study
+        configs: dict[str, dict[str, Any]] = {}
+        for name in study.weights:
+            if name == LOOKUP:
+                configs[name] = {"lookup": study.lookup.model_dump(exclude={"share"})}
+            else:
+                configs[name] = {"source": study.sources[name].model_dump(), "heldout_share": study.heldout_share}
+        return configs
+
+    def corpus(self, source: str) -> Path:
+        return self.results / "corpus" / f"{source}-{fingerprint(self.source_configs[source])}"
+
+    def shards(self, source: str) -> list[str]:
+        """Shard names of a source: training shards, and one of held-out documents."""
+        count = 1 if source == LOOKUP else self.study.sources[source].shards
+        return [f"train-{shard:05d}" for shard in range(count)] + ["heldout-00000"]
+
+    @cached_property
+    def tokenizer_config(self) -> dict[str, Any]:
+        return {
+            "tokenizer": self.study.tokenizer.model_dump(),
+            "weights": self.study.weights,
+            "sources": self.source_configs,
+        }
+
+    @property
+    def tokenizer(self) -> Path:
+        name = f"bpe-{self.study.tokenizer.vocab_size}-{fingerprint(self.tokenizer_config)}"
+        return self.results / "tokenizer" / name
+
+    def tokens(self, source: str, shard: str) -> Path:
+        mark = fingerprint(self.tokenizer_config, self.source_configs[source])
+        return self.results / "tokens" / f"{source}-{mark}" / shard
+
+    @property
+    def blend(self) -> Path:
+        """Folder of blend.json: shards and weights that training reads."""
+        return self.results / "tokens" / f"blend-{fingerprint(self.tokenizer_config)}"
+
+    # Runs
+
+    @cached_property
+    def stages(self) -> list[Stage]:
+        """Every training stage of the study, parents before children."""
+        stages: list[Stage] = []
+        for seed in self.study.seeds:
+            for name in self.study.models:
+                pretrain = self._pretrain(name, seed)
+                stages.append(pretrain)
+                stages.extend(self._extensions(pretrain))
+        return stages
+
+    def stage(self, folder: str | Path) -> Stage:
+        """The stage that lies at a folder. Raises ConfigError where the study has none there."""
+        for stage in self.stages:
+            if stage.folder == Path(folder):
+                return stage
+        near = ", ".join(str(stage.folder) for stage in self.stages)
+        raise ConfigError(f"the study has no stage at {folder}", remedy=f"use one of: {near}")
+
+    def _pretrain(self, name: str, seed: int) -> Stage:
+        model, training = self.study.models[name].architecture(), self.study.training_of(name)
+        own = Stage("", "", Path(), "pretrain", name, model, training, seed)
+        run = f"{name}-s{seed}-{fingerprint(self.tokenizer_config, own.resolved())}"
+        stage = f"pretrain-{training.context_tokens}"
+        return Stage(run, stage, self.results / "runs" / run / stage, "pretrain", name, model, training, seed)
+
+    def _extensions(self, parent: Stage) -> list[Stage]:
+        stages = []
+        for extension in self.study.extensions:
+            if parent.model_name not in extension.models:
+                continue
+            own = extension.model_dump(exclude={"models", "rope_base"}, exclude_none=True)
+            training = Training.model_validate(parent.training.model_dump() | own)
+            model = _with_rope_base(parent.model, extension.rope_base)
+            stage = Stage("", "", Path(), "extend", parent.model_name, model, training, parent.seed)
+            name = f"extend-{training.context_tokens}-{fingerprint(stage.resolved())}"
+            folder = parent.folder.parent / name
+            stages.append(
+                Stage(parent.run, name, folder, "extend", parent.model_name, model, training, parent.seed, parent)
+            )
+        return stages
+
+    # What is made of a checkpoint
+
+    def evaluation(self, stage: Stage, suite: str) -> Path:
+        mark = fingerprint(self.study.suites[suite].model_dump())
+        return stage.folder / "eval" / f"{suite}-{mark}"
+
+    def export(self, stage: Stage) -> Path:
+        return stage.folder / "export"
+
+    @property
+    def records(self) -> list[Path]:
+        """Records of everything that the study asks for; the catalog is built from them."""
+        folders = [self.corpus(source) for source in self.source_configs]
+        folders += [self.tokenizer, self.blend]
+        folders += [self.tokens(source, shard) for source in self.source_configs for shard in self.shards(source)]
+        for stage in self.stages:
+            folders.append(stage.folder)
+            folders += [self.evaluation(stage, suite) for suite in self.study.evaluate]
+            folders += [self.export(stage)] if self.study.export else []
+        return [folder / RECORD for folder in folders]
+
+
+def _with_rope_base(model: ModelConfig, base: float | None) -> ModelConfig:
+    """The model with another RoPE base; models without RoPE are returned as they are."""
+    if base is None or model.attention.rope is None:
+        return model
+    rope = Rope(base=base, fraction=model.attention.rope.fraction)
+    return model.model_copy(update={"attention": model.attention.model_copy(update={"rope": rope})})
