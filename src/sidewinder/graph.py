@@ -21,13 +21,17 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
+from sidewinder.config.corpus import PackagesReader, Reader, TextReader
 from sidewinder.config.model import ModelConfig, Rope
 from sidewinder.config.study import LOOKUP, Study
 from sidewinder.config.training import WITHOUT_EFFECT, Training
 from sidewinder.errors import ConfigError
 from sidewinder.record import RECORD, digest
+
+Thing = TypeVar("Thing")
+PATTERNS = {"jsonl": ("**/*.jsonl", "**/*.jsonl.gz", "**/*.jsonl.zst"), "parquet": ("**/*.parquet",)}
 
 FORMAT = 1  # Raised when the meaning of a stage's output changes, so that old results are not taken for new ones.
 
@@ -79,6 +83,7 @@ class Graph:
         self.results = Path(study.results)
         self.catalog = self.results / "study.duckdb"
         self.report = self.results / "report.html"
+        self.resolved = self.results / "study.json"
 
     # Corpus, tokenizer, tokens
 
@@ -137,14 +142,6 @@ class Graph:
                 stages.extend(self._extensions(pretrain))
         return stages
 
-    def stage(self, folder: str | Path) -> Stage:
-        """The stage that lies at a folder. Raises ConfigError where the study has none there."""
-        for stage in self.stages:
-            if stage.folder == Path(folder):
-                return stage
-        near = ", ".join(str(stage.folder) for stage in self.stages)
-        raise ConfigError(f"the study has no stage at {folder}", remedy=f"use one of: {near}")
-
     def _pretrain(self, name: str, seed: int) -> Stage:
         model, training = self.study.models[name].architecture(), self.study.training_of(name)
         own = Stage("", "", Path(), "pretrain", name, model, training, seed)
@@ -168,6 +165,48 @@ class Graph:
             )
         return stages
 
+    # What the workflow asks of a folder: the files that a job there reads
+
+    def source_files(self, folder: Path) -> list[Path]:
+        """Local files that a source reads; none for installed packages and look-ups."""
+        source = self.source_at(folder)
+        return [] if source == LOOKUP else local_files(self.study.sources[source].reader)
+
+    def corpus_of(self, folder: Path) -> Path:
+        return self.corpus(self.shard_at(folder)[0]) / RECORD
+
+    def parent_of(self, folder: Path) -> Path:
+        parent = self.stage_at(folder).parent
+        assert parent
+        return parent.record
+
+    # From a folder back to what it is for
+
+    def source_at(self, folder: Path) -> str:
+        return _find(folder, {self.corpus(source): source for source in self.source_configs})
+
+    def shard_at(self, folder: Path) -> tuple[str, str]:
+        """(source, shard) of a tokens folder."""
+        places = {
+            self.tokens(source, shard): (source, shard)
+            for source in self.source_configs
+            for shard in self.shards(source)
+        }
+        return _find(folder, places)
+
+    def stage_at(self, folder: Path) -> Stage:
+        return _find(folder, {stage.folder: stage for stage in self.stages})
+
+    def evaluation_at(self, folder: Path) -> tuple[Stage, str]:
+        """(stage, suite) of an evaluation folder."""
+        places = {
+            self.evaluation(stage, suite): (stage, suite) for stage in self.stages for suite in self.study.evaluate
+        }
+        return _find(folder, places)
+
+    def export_at(self, folder: Path) -> Stage:
+        return _find(folder, {self.export(stage): stage for stage in self.stages})
+
     # What is made of a checkpoint
 
     def evaluation(self, stage: Stage, suite: str) -> Path:
@@ -188,6 +227,25 @@ class Graph:
             folders += [self.evaluation(stage, suite) for suite in self.study.evaluate]
             folders += [self.export(stage)] if self.study.export else []
         return [folder / RECORD for folder in folders]
+
+
+def local_files(reader: Reader) -> list[Path]:
+    """Files that a reader names, sorted; the single file where its path is one."""
+    if isinstance(reader, PackagesReader):
+        return []
+    path = Path(reader.path)
+    if path.is_file():
+        return [path]
+    patterns = (reader.glob,) if isinstance(reader, TextReader) else PATTERNS[reader.kind]
+    return sorted({file for pattern in patterns for file in path.glob(pattern) if file.is_file()})
+
+
+def _find(folder: Path, places: dict[Path, Thing]) -> Thing:
+    """What a folder is for. Raises ConfigError, with the known folders, where the study has nothing there."""
+    if folder not in places:
+        known = "\n    ".join(str(place) for place in places)
+        raise ConfigError(f"the study has nothing of this kind at {folder}", remedy=f"use one of:\n    {known}")
+    return places[folder]
 
 
 def _with_rope_base(model: ModelConfig, base: float | None) -> ModelConfig:

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import json
+import re
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from sidewinder.config.study import Study
 from sidewinder.errors import ConfigError
+from sidewinder.record import write_atomically
 
 
 def load_study(path: str | Path) -> Study:
@@ -32,6 +34,11 @@ def parse_study(values: Any, origin: str = "config") -> Study:
         raise ConfigError("\n".join([f"{origin}: {count}", *mistakes])) from None
 
 
+def write_study(study: Study, path: Path) -> None:
+    """Writes the whole study with every default filled in, as JSON that `load_study` reads."""
+    write_atomically(path, study.model_dump_json(indent=1) + "\n")
+
+
 def write_schema(path: Path) -> None:
     """Writes the JSON schema (draft 2020-12) of a study."""
     schema = {"$schema": "https://json-schema.org/draft/2020-12/schema", **Study.model_json_schema()}
@@ -43,62 +50,75 @@ def _read(path: Path) -> Any:
         text = path.read_text()
     except OSError as error:
         raise ConfigError(f"cannot read {path}: {error.strerror}", remedy="name a study with --config FILE") from None
-    if path.suffix == ".json":
-        return json.loads(text)
-    import yaml
-
     try:
-        return yaml.load(text, Loader=_UniqueKeys)
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{path} is not YAML: {error}", remedy="mend the line that it names") from None
+        return json.loads(text) if path.suffix == ".json" else _parse_yaml(text)
+    except ValueError as error:
+        raise ConfigError(f"cannot parse {path}: {error}", remedy="mend the line that it names") from None
 
 
-def _unique_keys_loader() -> Any:
-    """A safe YAML loader that refuses a key written twice, which YAML itself would silently accept."""
-    import yaml
+def _parse_yaml(text: str) -> Any:
+    """Safe YAML that refuses a key written twice, which YAML itself would silently accept."""
+    import yaml  # Here, so that a GPU node can train from a JSON file without it.
 
     class UniqueKeys(yaml.SafeLoader):
         def construct_mapping(self, node: Any, deep: bool = False) -> Any:
             keys = [self.construct_object(key, deep=deep) for key, _ in node.value]
             for key in keys:
                 if keys.count(key) > 1:
-                    raise yaml.constructor.ConstructorError(None, None, f"key {key!r} is given twice", node.start_mark)
+                    raise yaml.YAMLError(f"key {key!r} is given twice{node.start_mark}")
             return super().construct_mapping(node, deep)
 
-    return UniqueKeys
-
-
-def __getattr__(name: str) -> Any:
-    if name == "_UniqueKeys":
-        return _unique_keys_loader()
-    raise AttributeError(name)
+    try:
+        return yaml.load(text, Loader=UniqueKeys)
+    except yaml.YAMLError as error:
+        raise ValueError(f"not YAML: {error}") from None
 
 
 def _explain(detail: ErrorDetails) -> str:
     """One mistake as key, value, what is wrong, and what to do."""
     path = [str(part) for part in detail["loc"]]
-    allowed = _keys_at(path[:-1]) if detail["type"] in ("extra_forbidden", "missing") else []
-    key = ".".join(_without_tags(path)) or "(whole file)"
-    if detail["type"] == "extra_forbidden":
+    key = ".".join(_without_tags(path))
+    if detail["type"] in ("extra_forbidden", "missing"):
+        allowed = _keys_at(path[:-1])
+        if detail["type"] == "missing":
+            return f"  {key}: missing\n    remedy: add it; known keys here: {', '.join(allowed)}"
         near = get_close_matches(path[-1], allowed, n=1, cutoff=0.0)
         return (
-            f"  {key}: unknown key (value: {detail['input']!r})\n"
-            f"    nearest: {near[0] if near else '-'}; allowed: {', '.join(allowed)}\n"
-            f"    remedy: rename the key or remove it"
+            f"  {key}: unknown key\n    value: {_short(detail['input'])}\n"
+            f"    remedy: rename it to {near[0]!r} (nearest) or remove it; known keys here: {', '.join(allowed)}"
         )
-    if detail["type"] == "missing":
-        return f"  {key}: missing\n    remedy: add it; known keys here: {', '.join(allowed)}"
-    message = detail["msg"].removeprefix("Value error, ")
-    return f"  {key}: {message}\n    value: {_short(detail['input'])}\n    remedy: {_remedy(detail)}"
+    message, value = detail["msg"].removeprefix("Value error, "), detail["input"]
+    if found := _CROSS_KEY.match(message):  # A check across keys names the one it blames.
+        key, message = ".".join(filter(None, [key, found[1]])), found[2]
+        value = _value_at(value, found[1])
+    return f"  {key}: {message}\n    value: {_short(value)}\n    remedy: {_remedy(detail)}"
+
+
+_CROSS_KEY = re.compile(r"([a-z][a-z0-9_.]*): (.*)", re.DOTALL)
+
+
+def _value_at(value: Any, key: str) -> Any:
+    for part in key.split("."):
+        if isinstance(value, list):
+            value = value[int(part)]
+        elif isinstance(value, dict):
+            value = value.get(part)
+        else:
+            return value
+    return value
+
+
+_TYPES = {"int": "a whole number", "float": "a number", "string": "a text", "bool": "true or false", "list": "a list"}
 
 
 def _remedy(detail: ErrorDetails) -> str:
-    kind = detail["type"]
-    if kind.endswith(("_type", "_parsing")) or kind in ("int_from_float",):
-        return f"write {kind.removesuffix('_type').removesuffix('_parsing').replace('_', ' ')} instead"
-    if kind in ("literal_error", "union_tag_invalid", "enum"):
-        return f"use one of {detail.get('ctx', {}).get('expected') or detail.get('ctx', {}).get('expected_tags')}"
-    return "change the value"
+    kind, _, suffix = detail["type"].rpartition("_")
+    if suffix in ("type", "parsing"):
+        return f"write {_TYPES.get(kind, kind.replace('_', ' '))}"
+    if detail["type"] in ("literal_error", "union_tag_invalid"):
+        context = detail.get("ctx", {})
+        return f"use one of {context.get('expected') or context.get('expected_tags')}"
+    return "change the value so that this holds"
 
 
 def _short(value: Any, most: int = 120) -> str:
@@ -113,7 +133,7 @@ def _without_tags(path: list[str]) -> list[str]:
     """Drops the union tags that pydantic puts into a location (`reader.jsonl.path` → `reader.path`)."""
     kept: list[str] = []
     for place, part in enumerate(path):
-        is_tag = part in _TAGS and place > 0 and (path[place - 1] == "reader" or path[:1] == ["suites"] and place == 2)
+        is_tag = part in _TAGS and place > 0 and (path[place - 1] == "reader" or (path[0] == "suites" and place == 2))
         if not is_tag:
             kept.append(part)
     return kept
@@ -146,13 +166,9 @@ def _child(node: dict[str, Any], part: str, schema: dict[str, Any]) -> dict[str,
         option = _resolve(option, schema)
         if part in option.get("properties", {}):
             return _resolve(option["properties"][part], schema)
-        if isinstance(option.get("additionalProperties"), dict):
-            return _resolve(option["additionalProperties"], schema)
+        named = [*option.get("patternProperties", {}).values(), option.get("additionalProperties")]
+        if named[0] is not None and isinstance(named[0], dict):
+            return _resolve(named[0], schema)
         if part.isdigit() and "items" in option:
             return _resolve(option["items"], schema)
     return {}
-
-
-def is_model(kind: type) -> bool:
-    """True for configuration blocks."""
-    return isinstance(kind, type) and issubclass(kind, BaseModel)

@@ -35,11 +35,13 @@ class Attention(Strict):
     def _heads_divide(self) -> Self:
         if self.heads % self.kv_heads:
             raise ValueError(f"heads ({self.heads}) must be a multiple of kv_heads ({self.kv_heads})")
-        rotary = self.rope and int(self.head_size * self.rope.fraction)
-        if self.rope and (rotary == 0 or rotary % 2):
-            raise ValueError(
-                f"head_size x rope.fraction must be an even number above 0, got {self.head_size} x {self.rope.fraction}"
-            )
+        if self.rope:
+            rotary = int(self.head_size * self.rope.fraction)
+            if rotary == 0 or rotary % 2:
+                raise ValueError(
+                    f"head_size x rope.fraction must be an even number above 0, got "
+                    f"{self.head_size} x {self.rope.fraction}"
+                )
         return self
 
 

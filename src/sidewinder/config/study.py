@@ -9,7 +9,7 @@ from typing import Annotated, Self
 
 from pydantic import Field, model_validator
 
-from sidewinder.config.base import Count, Name, Share, Strict
+from sidewinder.config.base import Name, Share, Strict
 from sidewinder.config.corpus import Lookup, Source, Tokenizer
 from sidewinder.config.model import ModelConfig
 from sidewinder.config.suites import Suite
@@ -44,11 +44,11 @@ class Study(Strict):
     lookup: Lookup = Lookup()
     tokenizer: Tokenizer = Tokenizer()
     models: Annotated[dict[Name, StudyModel], Field(min_length=1)]
-    seeds: Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)] = [1]
+    seeds: Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)] = Field(default=[1])
     training: Training
-    extensions: list[Extension] = []
-    suites: dict[Name, Suite] = {}
-    evaluate: list[Name] = []
+    extensions: list[Extension] = Field(default_factory=list)
+    suites: dict[Name, Suite] = Field(default_factory=dict)
+    evaluate: list[Name] = Field(default_factory=list)
     """Suites to run on every checkpoint."""
     export: bool = True
     """Write every final checkpoint in Hugging Face format."""

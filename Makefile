@@ -1,0 +1,42 @@
+# `make study` runs the default study, `make test` all checks. Both set everything up first, in .venv.
+
+PYTHON ?= python3
+VENV ?= .venv
+CORES ?= all
+CONFIG ?= config.yaml
+BIN := $(VENV)/bin
+RUN := PATH="$(abspath $(BIN)):$$PATH"
+
+.PHONY: study test lint schema clean
+
+study: $(VENV)/.study
+	@$(RUN) sidewinder study --config $(CONFIG) --cores $(CORES)
+
+test: $(VENV)/.test lint
+	@$(RUN) python -m pytest -n 2
+
+lint: $(VENV)/.test
+	@$(RUN) ruff check . && $(RUN) ruff format --check .
+	@$(RUN) snakefmt --check workflow rules
+	@$(RUN) mypy
+	@$(RUN) snakemake --lint
+
+schema: $(VENV)/.study
+	@$(RUN) sidewinder schema schemas/study.schema.json
+
+clean:
+	rm -rf $(VENV) .snakemake
+
+$(BIN)/python:
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Sidewinder needs Python 3.11 or newer; name one: make PYTHON=python3.12")'
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.study: requirements/lock.txt pyproject.toml | $(BIN)/python
+	@echo "installing the pinned requirements into $(VENV) (once, a few minutes)"
+	$(BIN)/pip install --quiet -r requirements/lock.txt
+	$(BIN)/pip install --quiet --no-deps --no-build-isolation -e .
+	touch $@
+
+$(VENV)/.test: requirements/test.txt $(VENV)/.study
+	$(BIN)/pip install --quiet -r requirements/test.txt
+	touch $@

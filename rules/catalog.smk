@@ -1,0 +1,17 @@
+# Build the DuckDB catalog from the records of all finished jobs.
+
+
+rule catalog:
+    input:
+        graph.records,
+    output:
+        graph.catalog,
+    log:
+        "<results>/logs/catalog.log",
+    localrule: True
+    conda:
+        "../envs/cpu.yaml"
+    params:
+        study=graph.resolved,
+    shell:
+        "sidewinder catalog --config {params.study} --log {log}"

@@ -1,0 +1,23 @@
+# Train a pretrained model further at a longer context; every context starts from the pretrained checkpoint.
+
+
+rule extend:
+    input:
+        blend=graph.blend / "record.json",
+        parent=lambda wildcards: graph.parent_of(
+            Path(study.results) / "runs" / wildcards.run / wildcards.stage
+        ),
+    output:
+        "<results>/runs/{run}/{stage}/record.json",
+    log:
+        "<results>/logs/{run}-{stage}.log",
+    wildcard_constraints:
+        stage=r"extend-\d+-[0-9a-f]{8}",
+    priority: 50
+    conda:
+        "../envs/cpu.yaml"
+    threads: study.training.threads
+    params:
+        study=graph.resolved,
+    shell:
+        "sidewinder extend --config {params.study} --into $(dirname {output}) --log {log}"

@@ -1,0 +1,17 @@
+# Train the SentencePiece tokenizer on a sample of the blend.
+
+
+rule tokenizer:
+    input:
+        [graph.corpus(source) / "record.json" for source in graph.source_configs],
+    output:
+        graph.tokenizer / "record.json",
+    log:
+        "<results>/logs/tokenizer.log",
+    conda:
+        "../envs/cpu.yaml"
+    threads: 2
+    params:
+        study=graph.resolved,
+    shell:
+        "sidewinder tokenizer --config {params.study} --log {log}"

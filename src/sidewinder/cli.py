@@ -1,0 +1,187 @@
+"""The command line: one command a stage. Every rule of the workflow calls one of these, and so can a user."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from sidewinder.config import load_study, write_schema
+from sidewinder.errors import SidewinderError
+from sidewinder.graph import Graph
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
+
+Config = Annotated[Path, typer.Option(help="The study.", envvar="SIDEWINDER_CONFIG")]
+Into = Annotated[Path, typer.Option(help="The folder to fill, named as `sidewinder plan` lists it.")]
+Log = Annotated[Path | None, typer.Option(help="Also write messages to this file.")]
+DEFAULT = Path("config.yaml")
+
+
+def main() -> None:
+    """Runs a command; errors that are the user's to mend are printed without a traceback, with exit status 1."""
+    try:
+        app()
+    except SidewinderError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(1)
+
+
+@app.command()
+def study(
+    config: Config = DEFAULT,
+    cores: Annotated[str, typer.Option(help="CPU cores to use at once, or `all`.")] = "all",
+) -> None:
+    """Runs the whole study, or what is left of it, with a live view of all jobs."""
+    from sidewinder.launch import run_study
+
+    sys.exit(run_study(config, cores))
+
+
+@app.command()
+def check(config: Config = DEFAULT) -> None:
+    """Checks a study without doing any work: keys, values, files, folders."""
+    from sidewinder.launch import check_study
+
+    graph = Graph(load_study(config))
+    check_study(graph)
+    print(f"{config}: {len(graph.stages)} training stages, {len(graph.records)} jobs; nothing wrong was found")
+
+
+@app.command()
+def plan(config: Config = DEFAULT) -> None:
+    """Lists every folder that the study will fill, and whether it is done."""
+    for record in Graph(load_study(config)).records:
+        print(f"{'done' if record.is_file() else '-':<5}{record.parent}")
+
+
+@app.command()
+def corpus(into: Into, config: Config = DEFAULT, workers: int = 1, log: Log = None) -> None:
+    """Reads, cleans, deduplicates and splits one source."""
+    from sidewinder.corpus.build import build_source
+
+    graph = Graph(load_study(config))
+    with _logged(log):
+        build_source(graph, graph.source_at(into), workers)
+
+
+@app.command()
+def tokenizer(config: Config = DEFAULT, log: Log = None) -> None:
+    """Trains the SentencePiece tokenizer on a sample of the blend."""
+    from sidewinder.tokenizer.train import train_tokenizer
+
+    with _logged(log):
+        train_tokenizer(Graph(load_study(config)))
+
+
+@app.command()
+def tokens(into: Into, config: Config = DEFAULT, log: Log = None) -> None:
+    """Tokenizes one shard into .bin/.idx."""
+    from sidewinder.tokens.encode import encode_shard
+
+    graph = Graph(load_study(config))
+    with _logged(log):
+        encode_shard(graph, *graph.shard_at(into))
+
+
+@app.command()
+def blend(config: Config = DEFAULT, log: Log = None) -> None:
+    """Writes the list of shards and weights that training reads."""
+    from sidewinder.tokens.blend import write_blend
+
+    with _logged(log):
+        write_blend(Graph(load_study(config)))
+
+
+@app.command()
+def pretrain(into: Into, config: Config = DEFAULT, log: Log = None) -> None:
+    """Trains one model from scratch, or goes on from its last save."""
+    from sidewinder.train.pretrain import pretrain as train
+
+    graph = Graph(load_study(config))
+    with _logged(log):
+        train(graph, graph.stage_at(into))
+
+
+@app.command()
+def extend(into: Into, config: Config = DEFAULT, log: Log = None) -> None:
+    """Trains a pretrained model further at a longer context."""
+    from sidewinder.train.extend import extend as train
+
+    graph = Graph(load_study(config))
+    with _logged(log):
+        train(graph, graph.stage_at(into))
+
+
+@app.command()
+def evaluate(into: Into, config: Config = DEFAULT, log: Log = None) -> None:
+    """Runs one suite on one checkpoint."""
+    from sidewinder.evaluate.run import evaluate as run
+
+    graph = Graph(load_study(config))
+    with _logged(log):
+        run(graph, *graph.evaluation_at(into))
+
+
+@app.command()
+def export(into: Into, config: Config = DEFAULT, log: Log = None) -> None:
+    """Writes one checkpoint in Hugging Face format and compares its logits with ours."""
+    from sidewinder.export.huggingface import export_checkpoint
+
+    graph = Graph(load_study(config))
+    with _logged(log):
+        export_checkpoint(graph, graph.export_at(into))
+
+
+@app.command()
+def catalog(config: Config = DEFAULT, log: Log = None) -> None:
+    """Builds the DuckDB catalog from all records below the results folder."""
+    from sidewinder.catalog.build import build_catalog
+
+    graph = Graph(load_study(config))
+    with _logged(log):
+        build_catalog(graph.results, graph.catalog, graph.records)
+
+
+@app.command()
+def report(config: Config = DEFAULT, log: Log = None) -> None:
+    """Builds the HTML report from the catalog."""
+    from sidewinder.report.build import build_report
+
+    with _logged(log):
+        build_report(Graph(load_study(config)))
+
+
+@app.command()
+def schema(path: Annotated[Path, typer.Argument(help="Where to write it.")]) -> None:
+    """Writes the JSON schema of config.yaml, for editors and for Snakemake."""
+    write_schema(path)
+
+
+@contextmanager
+def _logged(log: Path | None) -> Iterator[None]:
+    """Copies everything that this process and its libraries write to stderr into a file as well."""
+    if log is None:
+        yield
+        return
+    log.parent.mkdir(parents=True, exist_ok=True)
+    screen = os.dup(2)
+    # In a session of its own, so that Ctrl-C does not take the last words away; -p: outlives a closed screen.
+    with subprocess.Popen(["tee", "-p", log], stdin=subprocess.PIPE, stdout=screen, start_new_session=True) as tee:
+        assert tee.stdin
+        os.dup2(tee.stdin.fileno(), 2)
+        try:
+            yield
+        except SidewinderError as error:
+            print(f"error: {error}", file=sys.stderr)
+            sys.exit(1)
+        finally:
+            sys.stderr.flush()
+            os.dup2(screen, 2)
+            tee.stdin.close()

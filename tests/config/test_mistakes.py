@@ -1,0 +1,141 @@
+"""Each mistake in a study file: what the user reads, and that the command ends with status 1 before any work."""
+
+from __future__ import annotations
+
+import copy
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from sidewinder.config.load import load_study, parse_study
+from sidewinder.errors import ConfigError
+
+ROOT = Path(__file__).parents[2]
+LAPTOP = yaml.safe_load((ROOT / "config.yaml").read_text())
+
+
+def changed(*path: str | int, to: Any) -> Callable[[dict], None]:
+    def change(values: dict) -> None:
+        block: Any = values
+        for part in path[:-1]:
+            block = block[part]
+        block[path[-1]] = to
+
+    return change
+
+
+MISTAKES = {
+    "unknown key": (changed("models", "hybrid", "hiden_size", to=64), ["models.hybrid.hiden_size", "'hidden_size'"]),
+    "unknown key of a union": (
+        changed("sources", "code", "reader", "package", to=["x"]),
+        ["sources.code.reader.package", "'packages'"],
+    ),
+    "wrong type": (
+        changed("training", "learning_rate", to="fast"),
+        ["training.learning_rate", "'fast'", "write a number"],
+    ),
+    "wrong type in a list": (changed("seeds", to=["one"]), ["seeds.0", "'one'", "write a whole number"]),
+    "blend does not sum to 1": (changed("blend", "english", to=0.6), ["blend:", "sum to 1", "0.9"]),
+    "unknown source": (changed("blend", "germn", to=0.0), ["blend.germn", "unknown source", "nearest:"]),
+    "unknown suite": (changed("evaluate", to=["phonebok"]), ["unknown suite 'phonebok'", "nearest: phonebook"]),
+    "unknown model": (
+        changed("extensions", 0, "models", to=["hybird"]),
+        ["extensions.0.models", "unknown model 'hybird'", "nearest: hybrid"],
+    ),
+    "bad letter": (
+        changed("models", "mamba2", "pattern", to="MMXM"),
+        ["models.mamba2", "bad letter 'X' at place 2", "allowed: 'M' mamba2"],
+    ),
+    "context not a multiple of the chunk": (
+        changed("training", "context_tokens", to=250),
+        ["training.context_tokens", "250 is not a multiple of models", "chunk (32)"],
+    ),
+    "vocabulary too large": (
+        changed("tokenizer", "vocab_size", to=1_000_000),
+        ["tokenizer:", "vocab_size (1,000,000) is too large", "use at least 16,000,000 bytes"],
+    ),
+    "heads do not divide": (
+        changed("models", "hybrid", "attention", "kv_heads", to=3),
+        ["models.hybrid.attention", "heads (4) must be a multiple of kv_heads (3)"],
+    ),
+    "budget below a step": (changed("training", "budget_tokens", to=100), ["training", "less than one step"]),
+    "missing key": (lambda values: values.pop("models"), ["models: missing"]),
+    "absent folder": (
+        changed("sources", "english", "reader", to={"kind": "jsonl", "path": "/no/such/folder"}),
+        ["sources.english.reader.path", "/no/such/folder"],
+    ),
+    "absent package": (
+        changed("sources", "english", "reader", "packages", to=["scipi"]),
+        ["sources.english.reader.packages", "scipi", "scipy"],
+    ),
+    "empty source": (
+        changed("sources", "english", "reader", to={"kind": "jsonl", "path": "envs"}),
+        ["sources.english.reader.path", "envs"],
+    ),
+}
+
+
+@pytest.mark.parametrize("name", MISTAKES)
+def test_command_names_key_value_and_remedy(name: str, tmp_path: Path) -> None:
+    change, wanted = MISTAKES[name]
+    values = copy.deepcopy(LAPTOP)
+    change(values)
+    values["results"] = str(tmp_path / "results")
+    file = tmp_path / "study.yaml"
+    file.write_text(yaml.safe_dump(values))
+    done = subprocess.run(
+        [sys.executable, "-m", "sidewinder", "check", "--config", str(file)], capture_output=True, text=True, cwd=ROOT
+    )
+    assert done.returncode == 1
+    for part in [*wanted, "remedy:"]:
+        assert part in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "results").exists()
+
+
+def test_unwritable_results(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    file = tmp_path / "study.yaml"
+    file.write_text(yaml.safe_dump(LAPTOP | {"results": str(tmp_path / "file" / "results")}))
+    done = subprocess.run(
+        [sys.executable, "-m", "sidewinder", "check", "--config", str(file)], capture_output=True, text=True, cwd=ROOT
+    )
+    assert done.returncode == 1
+    assert "results: cannot write to" in done.stderr
+    assert "remedy:" in done.stderr
+
+
+def test_snakemake_shows_the_same_message(tmp_path: Path) -> None:
+    file = tmp_path / "study.yaml"
+    file.write_text(yaml.safe_dump(LAPTOP | {"studdy": "x", "results": str(tmp_path / "results")}))
+    done = subprocess.run(
+        [sys.executable, "-m", "snakemake", "-n", "--configfile", str(file)], capture_output=True, text=True, cwd=ROOT
+    )
+    assert done.returncode == 1
+    assert "studdy: unknown key" in done.stderr
+    assert "'study' (nearest)" in done.stderr
+
+
+def test_all_mistakes_are_listed_at_once() -> None:
+    values = copy.deepcopy(LAPTOP)
+    values["studdy"] = "x"
+    values["training"]["batch_sequences"] = -1
+    with pytest.raises(ConfigError, match=r"2 mistakes(.|\n)*studdy(.|\n)*batch_sequences|2 mistakes(.|\n)*batch_seq"):
+        parse_study(values)
+
+
+def test_key_given_twice(tmp_path: Path) -> None:
+    file = tmp_path / "study.yaml"
+    file.write_text("study: a\nstudy: b\n")
+    with pytest.raises(ConfigError, match="key 'study' is given twice"):
+        load_study(file)
+
+
+def test_missing_file(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="cannot read"):
+        load_study(tmp_path / "absent.yaml")
