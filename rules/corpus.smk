@@ -3,9 +3,7 @@
 
 rule corpus:
     input:
-        lambda wildcards: graph.source_files(
-            Path(study.results) / "corpus" / wildcards.source
-        ),
+        lambda wildcards: graph.source_files(Path(study.results) / "corpus" / wildcards.source),
     output:
         "<results>/corpus/{source}/record.json",
     log:

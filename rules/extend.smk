@@ -4,9 +4,7 @@
 rule extend:
     input:
         blend=graph.blend / "record.json",
-        parent=lambda wildcards: graph.parent_of(
-            Path(study.results) / "runs" / wildcards.run / wildcards.stage
-        ),
+        parent=lambda wildcards: graph.parent_of(Path(study.results) / "runs" / wildcards.run / wildcards.stage),
     output:
         "<results>/runs/{run}/{stage}/record.json",
     log:

@@ -3,9 +3,7 @@
 
 rule tokens:
     input:
-        corpus=lambda wildcards: graph.corpus_of(
-            Path(study.results) / "tokens" / wildcards.source / wildcards.shard
-        ),
+        corpus=lambda wildcards: graph.corpus_of(Path(study.results) / "tokens" / wildcards.source / wildcards.shard),
         tokenizer=graph.tokenizer / "record.json",
     output:
         "<results>/tokens/{source}/{shard}/record.json",
