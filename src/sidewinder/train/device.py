@@ -1,0 +1,43 @@
+"""Where and how exactly a stage computes: device, threads, determinism, precision, memory in use."""
+
+from __future__ import annotations
+
+import os
+from contextlib import AbstractContextManager, suppress
+from pathlib import Path
+
+import torch
+
+from sidewinder.config.training import Training
+from sidewinder.errors import ConfigError
+
+PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
+
+
+def prepare_torch(training: Training) -> torch.device:
+    """Sets threads and determinism for the process and returns the device of a stage.
+
+    Raises ConfigError where the configured device is not there.
+    """
+    torch.set_num_threads(training.threads)
+    with suppress(RuntimeError):  # Only possible once a process; no result depends on it.
+        torch.set_num_interop_threads(1)
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS is deterministic only with this.
+    torch.use_deterministic_algorithms(True)
+    # A debugging aid, on by default, that fills every new tensor.
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+    if training.device == "cuda" and not torch.cuda.is_available():
+        raise ConfigError("training.device is cuda, but torch sees no GPU here", remedy="use `auto` or `cpu`")
+    return torch.device("cuda" if training.device != "cpu" and torch.cuda.is_available() else "cpu")
+
+
+def precision(training: Training, device: torch.device) -> AbstractContextManager[object]:
+    """The context of a forward pass: for bfloat16, autocast over weights that stay in float32."""
+    return torch.autocast(device.type, torch.bfloat16, enabled=training.precision == "bfloat16")
+
+
+def memory_bytes(device: torch.device) -> int:
+    """Peak memory of the GPU's allocator; on a CPU, resident memory of the process (Linux)."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    return int(Path("/proc/self/statm").read_bytes().split()[1]) * PAGE_BYTES
