@@ -1,0 +1,71 @@
+"""Attention layers (`*`): causal, with grouped keys and values, and rotary positions where the model has them.
+
+Shapes: B batch, L length, D hidden, H query heads, K key-value heads, E head size, T keys.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from sidewinder.config.model import ModelConfig
+from sidewinder.model.cache import AttentionCache, LayerCache
+from sidewinder.model.parts import Linear
+from sidewinder.ops.causal_conv1d import token_age
+from sidewinder.ops.rope import rope
+
+QUERY_BLOCK = 1024
+"""Queries a call where an explicit mask is needed: the mask is (B, 1, block, keys), never (B, 1, L, L)."""
+
+
+class Attention(nn.Module):
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        sizes = config.attention
+        self.heads, self.kv_heads, self.head_size = sizes.heads, sizes.kv_heads, sizes.head_size
+        self.rotated = int(sizes.head_size * sizes.rope.fraction) if sizes.rope else 0
+        self.rope_base = sizes.rope.base if sizes.rope else 0.0
+        self.q_proj = Linear(config.hidden_size, sizes.heads * sizes.head_size)
+        self.k_proj = Linear(config.hidden_size, sizes.kv_heads * sizes.head_size)
+        self.v_proj = Linear(config.hidden_size, sizes.kv_heads * sizes.head_size)
+        self.o_proj = Linear(sizes.heads * sizes.head_size, config.hidden_size)
+
+    def forward(self, x_BLD: Tensor, cache: LayerCache = None, resets_BL: Tensor | None = None) -> Tensor:
+        """Output (B, L, D). With a cache, `x` continues the tokens in it."""
+        assert cache is None or isinstance(cache, AttentionCache)
+        q_BLHE = self.q_proj(x_BLD).unflatten(-1, (self.heads, self.head_size))
+        k_BLKE = self.k_proj(x_BLD).unflatten(-1, (self.kv_heads, self.head_size))
+        v_BKLE = self.v_proj(x_BLD).unflatten(-1, (self.kv_heads, self.head_size)).transpose(1, 2)
+        if self.rotated:
+            offset = cache.length if cache else 0
+            q_BLHE = rope(q_BLHE, self.rotated, self.rope_base, offset)
+            k_BLKE = rope(k_BLKE, self.rotated, self.rope_base, offset)
+        q_BHLE, k_BKTE, v_BKTE = q_BLHE.transpose(1, 2), k_BLKE.transpose(1, 2), v_BKLE
+        if cache is not None:
+            k_BKTE, v_BKTE = cache.append(k_BKTE, v_BKTE)
+        return self.o_proj(attend(q_BHLE, k_BKTE, v_BKTE, resets_BL).transpose(1, 2).flatten(2))
+
+    def new_cache(self, batch: int, like: Tensor, max_tokens: int | None) -> AttentionCache:
+        return AttentionCache(batch, self.kv_heads, self.head_size, like, max_tokens)
+
+
+def attend(q_BHLE: Tensor, k_BKTE: Tensor, v_BKTE: Tensor, resets_BL: Tensor | None = None) -> Tensor:
+    """Causal attention of the last L of T tokens; with resets, only to tokens of the same document."""
+    grouped = q_BHLE.shape[1] != k_BKTE.shape[1]
+    length, keys = q_BHLE.shape[2], k_BKTE.shape[2]
+    if resets_BL is None and (length == keys or length == 1):
+        return F.scaled_dot_product_attention(q_BHLE, k_BKTE, v_BKTE, is_causal=length > 1, enable_gqa=grouped)
+    place_L = torch.arange(keys - length, keys, device=q_BHLE.device)
+    age_BL = place_L[None] if resets_BL is None else token_age(resets_BL)
+    parts = []
+    for start in range(0, length, QUERY_BLOCK):
+        part = slice(start, start + QUERY_BLOCK)
+        end = int(place_L[part][-1]) + 1
+        distance_LT = place_L[part, None] - torch.arange(end, device=q_BHLE.device)
+        mask_B1LT = ((distance_LT >= 0) & (distance_LT <= age_BL[:, part, None]))[:, None]
+        k_BKtE, v_BKtE = k_BKTE[:, :, :end], v_BKTE[:, :, :end]
+        parts.append(
+            F.scaled_dot_product_attention(q_BHLE[:, :, part], k_BKtE, v_BKtE, attn_mask=mask_B1LT, enable_gqa=grouped)
+        )
+    return torch.cat(parts, dim=2)

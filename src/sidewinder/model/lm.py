@@ -1,0 +1,90 @@
+"""The language model: embedding, one pre-normed residual mixer a letter of the pattern, final norm, untied head.
+
+Shapes: B batch, L length, D hidden, V vocabulary.
+"""
+
+from __future__ import annotations
+
+from typing import cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from sidewinder.config.model import ModelConfig
+from sidewinder.model.attention import Attention
+from sidewinder.model.cache import Cache, LayerCache
+from sidewinder.model.mamba1 import Mamba1
+from sidewinder.model.mamba2 import Mamba2
+from sidewinder.model.mlp import Mlp
+from sidewinder.model.parts import Linear, make_norm
+from sidewinder.ops.cross_entropy import cross_entropy
+
+Mixer = Attention | Mamba1 | Mamba2 | Mlp
+MIXERS: dict[str, type[Mixer]] = {"M": Mamba2, "m": Mamba1, "*": Attention, "-": Mlp}
+
+
+class Layer(nn.Module):
+    """x + mixer(norm(x))."""
+
+    def __init__(self, letter: str, config: ModelConfig) -> None:
+        super().__init__()
+        self.norm = make_norm(config)
+        self.mixer = MIXERS[letter](config)
+
+    def forward(self, x_BLD: Tensor, cache: LayerCache = None, resets_BL: Tensor | None = None) -> Tensor:
+        return x_BLD + self.mixer(self.norm(x_BLD), cache, resets_BL)
+
+
+class LanguageModel(nn.Module):
+    """Any of the four architectures. Weights are zero until `init_weights` or a checkpoint fills them.
+
+    `resets_BL`, where given, is true at the first token of each document of a packed sequence; every layer then starts
+    afresh there, so that each document gives what it would give alone.
+    """
+
+    def __init__(self, config: ModelConfig, vocab_size: int) -> None:
+        super().__init__()
+        self.config, self.vocab_size = config, vocab_size
+        self.embedding = Linear(config.hidden_size, vocab_size)
+        self.layers = nn.ModuleList(Layer(letter, config) for letter in config.layers)
+        self.final_norm = make_norm(config)
+        self.head = Linear(config.hidden_size, vocab_size)
+
+    @property
+    def stack(self) -> list[Layer]:
+        """The layers, first to last."""
+        return cast("list[Layer]", list(self.layers))
+
+    def forward(self, tokens_BL: Tensor, cache: Cache | None = None, resets_BL: Tensor | None = None) -> Tensor:
+        """Logits (B, L, V) in float32 for tokens (B, L) int64."""
+        return self.logits(self.hidden(tokens_BL, cache, resets_BL))
+
+    def hidden(self, tokens_BL: Tensor, cache: Cache | None = None, resets_BL: Tensor | None = None) -> Tensor:
+        """Hidden states (B, L, D) after the final norm. With a cache, the tokens continue those in it."""
+        if cache is not None and resets_BL is not None:
+            raise ValueError("packed documents are read whole: give a cache or resets, not both")
+        x_BLD = F.embedding(tokens_BL, self.embedding.weight)
+        for index, layer in enumerate(self.stack):
+            x_BLD = layer(x_BLD, None if cache is None else cache.layers[index], resets_BL)
+        if cache is not None:
+            cache.tokens += tokens_BL.shape[1]
+        return self.final_norm(x_BLD)
+
+    def logits(self, hidden_BLD: Tensor) -> Tensor:
+        """Scores (…, V) of the next token from hidden states (…, D); float32 at least."""
+        logits_BLV = self.head(hidden_BLD)
+        return logits_BLV if logits_BLV.dtype == torch.float64 else logits_BLV.float()
+
+    def loss(self, tokens_BL: Tensor, targets_BL: Tensor, resets_BL: Tensor | None = None) -> Tensor:
+        """Mean cross-entropy over targets (B, L) other than −100; all logits are never held at once."""
+        hidden_BLD = self.hidden(tokens_BL, resets_BL=resets_BL)
+        return cross_entropy(hidden_BLD.flatten(0, 1), self.head.weight, targets_BL.flatten())
+
+    def new_cache(self, batch: int, max_tokens: int | None = None) -> Cache:
+        """An empty decode cache for `batch` sequences of equal length, on the model's device and in its dtype.
+
+        `max_tokens` bounds the attention buffers; asking for more raises SidewinderError.
+        """
+        like = self.embedding.weight.detach()
+        return Cache([layer.mixer.new_cache(batch, like, max_tokens) for layer in self.stack])

@@ -1,0 +1,67 @@
+"""Mamba-1 layers (`m`): input projection, short convolution, step size and B, C from the convolved input, the scan.
+
+Rows of `in_proj` are x, z; rows of `x_proj` are dt (low rank), B, C.
+Shapes: B batch, L length, D hidden, I inner, R rank of dt, N state size.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from sidewinder.config.model import ModelConfig
+from sidewinder.model.cache import LayerCache, ScanCache, state_dtype
+from sidewinder.model.parts import Linear, ShortConv
+from sidewinder.ops.causal_conv1d import causal_conv1d
+from sidewinder.ops.selective_scan import selective_scan
+
+
+class Mamba1(nn.Module):
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        sizes = config.mamba1
+        self.inner, self.state_size, self.conv_width = (
+            config.hidden_size * sizes.expand,
+            sizes.state_size,
+            sizes.conv_width,
+        )
+        self.dt_rank = sizes.dt_rank or -(-config.hidden_size // 16)
+        self.in_proj = Linear(config.hidden_size, 2 * self.inner)
+        self.conv1d = ShortConv(self.inner, sizes.conv_width)
+        self.x_proj = Linear(self.inner, self.dt_rank + 2 * sizes.state_size)
+        self.dt_proj = Linear(self.dt_rank, self.inner, bias=True)
+        self.A_log = nn.Parameter(torch.zeros(self.inner, sizes.state_size))
+        self.D = nn.Parameter(torch.ones(self.inner))
+        self.out_proj = Linear(self.inner, config.hidden_size)
+
+    def forward(self, x_BLD: Tensor, cache: LayerCache = None, resets_BL: Tensor | None = None) -> Tensor:
+        """Output (B, L, D). With a cache, `x` continues the tokens in it."""
+        assert cache is None or isinstance(cache, ScanCache)
+        x_BLI, z_BLI = self.in_proj(x_BLD).chunk(2, dim=-1)
+        x_BLI, conv_BSC = causal_conv1d(
+            x_BLI,
+            self.conv1d.weight,
+            self.conv1d.bias,
+            initial_BSC=cache.conv if cache else None,
+            resets_BL=resets_BL,
+        )
+        dt_BLR, B_BLN, C_BLN = self.x_proj(x_BLI).split([self.dt_rank, self.state_size, self.state_size], dim=-1)
+        y_BLI, state_BIN = selective_scan(
+            x_BLI,
+            F.softplus(self.dt_proj(dt_BLR)),
+            -self.A_log.exp(),
+            B_BLN,
+            C_BLN,
+            self.D,
+            initial_BDN=cache.state if cache else None,
+            resets_BL=resets_BL,
+        )
+        if cache is not None:
+            cache.conv, cache.state = conv_BSC, state_BIN
+        return self.out_proj(y_BLI * F.silu(z_BLI))
+
+    def new_cache(self, batch: int, like: Tensor, max_tokens: int | None) -> ScanCache:
+        conv_BSC = like.new_zeros(batch, self.conv_width - 1, self.inner)
+        state_BIN = like.new_zeros(batch, self.inner, self.state_size, dtype=state_dtype(like.dtype))
+        return ScanCache(conv_BSC, state_BIN)

@@ -1,0 +1,60 @@
+"""Small modules that mixers share. Weights start at zero (norms at one) until `init_weights` or a load fills them."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from sidewinder.config.model import ModelConfig
+from sidewinder.ops.norms import layer_norm, rms_norm
+
+
+class Linear(nn.Module):
+    """x Wᵀ (+ bias), with W (outputs, inputs). Unlike torch's own it draws no random numbers when it is made."""
+
+    def __init__(self, inputs: int, outputs: int, *, bias: bool = False) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(outputs, inputs))
+        self.bias = nn.Parameter(torch.zeros(outputs)) if bias else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.linear(x, self.weight, self.bias)
+
+
+class ShortConv(nn.Module):
+    """Holds the weight (channels, 1, width) and bias (channels) of a depthwise causal convolution."""
+
+    def __init__(self, channels: int, width: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(channels, 1, width))
+        self.bias = nn.Parameter(torch.zeros(channels))
+
+
+class RMSNorm(nn.Module):
+    def __init__(self, size: int, eps: float) -> None:
+        super().__init__()
+        self.eps = eps
+        self.weight = nn.Parameter(torch.ones(size))
+
+    def forward(self, x_BLD: Tensor) -> Tensor:
+        return rms_norm(x_BLD, self.weight, self.eps)
+
+
+class LayerNorm(nn.Module):
+    """The scale is 1 + weight."""
+
+    def __init__(self, size: int, eps: float) -> None:
+        super().__init__()
+        self.eps = eps
+        self.weight = nn.Parameter(torch.zeros(size))
+        self.bias = nn.Parameter(torch.zeros(size))
+
+    def forward(self, x_BLD: Tensor) -> Tensor:
+        return layer_norm(x_BLD, self.weight, self.bias, self.eps)
+
+
+def make_norm(config: ModelConfig) -> RMSNorm | LayerNorm:
+    """The norm that stands before each mixer and before the head."""
+    kind = RMSNorm if config.norm == "rmsnorm" else LayerNorm
+    return kind(config.hidden_size, config.norm_eps)
