@@ -20,7 +20,8 @@ class MetricsWriter:
 
     def __init__(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
-        self._stream = path.open("ab+")
+        # Unbuffered: a buffer that a full disk refused would be written, and refused, once more on closing.
+        self._stream = path.open("ab+", buffering=0)
         if self._stream.tell():
             self._stream.seek(-1, os.SEEK_END)
             if self._stream.read(1) != b"\n":
@@ -29,12 +30,12 @@ class MetricsWriter:
     def write(self, event: str, **fields: Any) -> None:
         """Appends one event. Raises OSError where the disk is full; ValueError for a number that JSON does not have."""
         row = {"event": event, **fields, "time": round(time.time(), 3)}
-        self._stream.write(json.dumps(row, allow_nan=False).encode() + b"\n")
-        self._stream.flush()
+        line = json.dumps(row, allow_nan=False).encode() + b"\n"
+        while line:
+            line = line[self._stream.write(line) :]
 
     def sync(self) -> None:
         """Forces all rows to the disk; called before a save, so that no save is ahead of its metrics."""
-        self._stream.flush()
         os.fsync(self._stream.fileno())
 
     def __enter__(self) -> Self:
