@@ -1,0 +1,126 @@
+"""The datatrove pipeline of a source: read → drop short → scatter by hash; then gather, deduplicate, write shards.
+
+A document's hash decides everything that must not depend on files, tasks or workers: whether it is held out, which
+shard it goes to, and its place there. Equal texts have equal hashes, so they meet in the same shard, where all but the
+first are dropped: deduplication, shuffling and sharding are one sort of one shard at a time.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import orjson
+from datatrove.data import Document
+from datatrove.pipeline.base import PipelineStep
+from datatrove.pipeline.filters.base_filter import BaseFilter
+
+import sidewinder.corpus.quiet  # noqa: F401
+from sidewinder.corpus.shards import shard_path, write_shard
+
+HELDOUT = "heldout-00000"
+HASH_BYTES = 16
+
+
+def text_hash(text: str) -> bytes:
+    """16 bytes that stand for a text."""
+    return hashlib.blake2b(text.encode(), digest_size=HASH_BYTES).digest()
+
+
+def is_heldout(key: bytes, share: float) -> bool:
+    """Held-out documents are those whose hash begins below the share; no other document's presence matters."""
+    return int.from_bytes(key[:8]) < share * 2**64
+
+
+def shard_of(key: bytes, shards: list[str]) -> str:
+    """Training shard of a hash: by its second half, which is independent of the held-out decision."""
+    return shards[int.from_bytes(key[8:]) % len(shards)]
+
+
+class DropShort(BaseFilter):
+    """Drops documents of fewer characters than a minimum."""
+
+    name = "short documents"
+
+    def __init__(self, minimum_characters: int) -> None:
+        super().__init__()
+        self.minimum_characters = minimum_characters
+
+    def filter(self, doc: Document) -> bool:
+        if len(doc.text) >= self.minimum_characters:
+            return True
+        self.stat_update("short_documents")
+        self.stat_update("short_bytes", value=len(doc.text.encode()))
+        return False
+
+
+class Scatter(PipelineStep):
+    """Writes each document to the file of its shard: `folder/<shard>/<rank>.jsonl`, with its hash and origin."""
+
+    name, type = "scatter", "writer"
+
+    def __init__(self, folder: str, shards: list[str], heldout_share: float) -> None:
+        super().__init__()
+        self.folder, self.shards, self.heldout_share = folder, shards, heldout_share
+
+    def run(self, data: Any, rank: int = 0, world_size: int = 1) -> Iterator[Document]:
+        streams: dict[str, Any] = {}
+        try:
+            for document in data:
+                key = text_hash(document.text)
+                heldout = is_heldout(key, self.heldout_share)
+                shard = HELDOUT if heldout else shard_of(key, self.shards)
+                if shard not in streams:
+                    path = Path(self.folder, shard, f"{rank:05d}.jsonl")
+                    path.parent.mkdir(parents=True, exist_ok=True)
+                    streams[shard] = path.open("wb")
+                origin = document.metadata
+                streams[shard].write(
+                    orjson.dumps([key.hex(), origin["file"], origin["index"], document.id, document.text]) + b"\n"
+                )
+                yield document
+        finally:
+            for stream in streams.values():
+                stream.close()
+
+
+class Gather(PipelineStep):
+    """Task `rank` writes shard `rank`: all its documents, sorted by hash, equal texts once."""
+
+    name, type = "gather", "writer"
+
+    def __init__(self, folder: str, output: str, shards: list[str], deduplicate: bool) -> None:
+        super().__init__()
+        self.folder, self.output, self.shards, self.deduplicate = folder, output, shards, deduplicate
+
+    def run(self, data: Any = None, rank: int = 0, world_size: int = 1) -> Iterator[Document]:
+        shard = self.shards[rank]
+        entries = sorted(self._entries(Path(self.folder, shard)))
+        write_shard(shard_path(Path(self.output), shard), self._lines(entries, shard.partition("-")[0]))
+        yield from ()
+
+    def _entries(self, folder: Path) -> Iterator[tuple[str, str, str, int, bytes]]:
+        """(place, hash, file, index, line): sorting puts equal texts together, the first in order first."""
+        for path in sorted(folder.glob("*.jsonl")):
+            with path.open("rb") as stream:
+                for line in stream:
+                    key, file, index, _, _ = orjson.loads(line)
+                    yield key[HASH_BYTES:], key, file, index, line
+
+    def _lines(self, entries: Iterable[tuple[str, str, str, int, bytes]], kind: str) -> Iterator[bytes]:
+        """Shard lines, counting what is kept (under `kind`: train or heldout) and what was there before."""
+        previous = ""
+        for _, key, _, _, line in entries:
+            _, _, _, identifier, text = orjson.loads(line)
+            size_bytes = len(text.encode())
+            if self.deduplicate and key == previous:
+                self.stat_update("duplicate_documents")
+                self.stat_update("duplicate_bytes", value=size_bytes)
+                continue
+            previous = key
+            self.stat_update(f"{kind}_documents")
+            self.stat_update(f"{kind}_bytes", value=size_bytes)
+            self.stat_update(f"{kind}_characters", value=len(text))
+            yield orjson.dumps({"id": identifier, "text": text})

@@ -1,0 +1,70 @@
+"""The synthetic look-up source: the stated mixture, the shared format, the same on every machine."""
+
+import hashlib
+from collections import Counter
+from collections.abc import Callable
+
+from tests.corpus.conftest import documents
+
+from sidewinder.config.corpus import Lookup
+from sidewinder.config.study import LOOKUP
+from sidewinder.corpus.build import build_source
+from sidewinder.corpus.lookup import document
+from sidewinder.graph import Graph
+from sidewinder.record import read_record
+
+CONFIG = Lookup(share=0.1, documents=600, entries=(2, 16))
+
+
+def test_a_document_is_a_function_of_seed_part_and_number() -> None:
+    texts = [document(CONFIG, "train", number) for number in range(50)]
+    assert texts == [document(CONFIG, "train", number) for number in range(50)]
+    digest = hashlib.sha256("".join(texts).encode()).hexdigest()
+    assert digest == hashlib.sha256("".join(document(CONFIG, "train", n) for n in range(50)).encode()).hexdigest()
+    assert not set(texts) & {document(CONFIG, "heldout", number) for number in range(50)}
+    assert not set(texts) & {document(CONFIG.model_copy(update={"seed": 2}), "train", number) for number in range(50)}
+
+
+def test_answers_stand_in_the_book() -> None:
+    for number in range(200):
+        text = document(CONFIG, "train", number)
+        question, _, rest = text.rpartition(".\n") if text.startswith("Find ") else ("", "", text)
+        book, _, answers = rest.partition("\n\n")
+        lines = book.splitlines()
+        assert set(answers.splitlines()) <= set(lines)
+        if question:
+            assert answers.startswith(f"{question.removeprefix('Find ')}: ")
+            assert answers.count("\n") == 1
+        else:
+            assert sorted(answers.splitlines()) == sorted(lines)
+
+
+def test_kinds_and_sizes_are_mixed_as_stated() -> None:
+    texts = [document(CONFIG, "train", number) for number in range(600)]
+    asked_first = [text.startswith("Find ") for text in texts]
+    assert 0.4 < sum(asked_first) / 600 < 0.6
+    sizes = Counter(len(text.removeprefix("Find").partition("\n\n")[0].splitlines()) for text in texts)
+    assert sum(sizes[size] for size in range(2, 5)) > 100
+    assert sum(sizes[size] for size in range(8, 18)) > 100
+    assert all(
+        text.startswith("Find ") for text in [document(_only_reversed(), "train", number) for number in range(20)]
+    )
+
+
+def test_the_source_has_the_folder_of_any_other(graph_of: Callable[..., Graph]) -> None:
+    graph = graph_of({"kind": "jsonl", "path": "unused"}, lookup={"share": 0.1, "documents": 100})
+    build_source(graph, LOOKUP, 1)
+    folder = graph.corpus(LOOKUP)
+    record = read_record(folder / "record.json")
+    assert [entry["role"] for entry in record["outputs"]] == ["train", "heldout"]
+    assert record["inputs"][0]["path"].startswith("Faker==")
+    training, heldout = (documents(folder / f"{shard}.jsonl.gz") for shard in graph.shards(LOOKUP))
+    assert (len(training), len(heldout)) == (100, 32)
+    assert record["facts"]["train_bytes"] == sum(len(line["text"]) for line in training)
+    before = (folder / "record.json").read_text()
+    build_source(graph, LOOKUP, 1)
+    assert (folder / "record.json").read_text() == before
+
+
+def _only_reversed() -> Lookup:
+    return CONFIG.model_copy(update={"reversed_share": 1.0})
