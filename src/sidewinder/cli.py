@@ -13,7 +13,7 @@ from typing import Annotated
 import typer
 
 from sidewinder.config import load_study, write_schema
-from sidewinder.errors import SidewinderError
+from sidewinder.errors import ConfigError, SidewinderError
 from sidewinder.graph import Graph
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
@@ -159,9 +159,41 @@ def report(config: Config = DEFAULT, log: Log = None) -> None:
 
 
 @app.command()
+def query(
+    text: Annotated[str, typer.Argument(help="SQL, or the name of a query; leave out to list the names.")] = "",
+    config: Config = DEFAULT,
+    param: Annotated[list[str] | None, typer.Option(help="A parameter of a named query, as name=value.")] = None,
+    format: Annotated[str, typer.Option(help="table, csv, json or markdown.")] = "table",
+    live: Annotated[bool, typer.Option(help="Read the files as they are now, while jobs run.")] = False,
+) -> None:
+    """Asks the catalog."""
+    from rich.console import Console
+
+    from sidewinder.catalog.query import named_queries
+    from sidewinder.catalog.query import query as ask
+    from sidewinder.catalog.table import render
+
+    if not text:
+        for name, known in named_queries().items():
+            print(f"{name:<14}{known.title}")
+        return
+    graph = Graph(load_study(config))
+    values = dict(_assignment(pair) for pair in param or [])
+    answer = ask(graph.results, text, values, live, graph.records)
+    print(render(answer, format, width=Console().width if sys.stdout.isatty() else None))
+
+
+@app.command()
 def schema(path: Annotated[Path, typer.Argument(help="Where to write it.")]) -> None:
     """Writes the JSON schema of config.yaml, for editors and for Snakemake."""
     write_schema(path)
+
+
+def _assignment(pair: str) -> tuple[str, str]:
+    name, equals, value = pair.partition("=")
+    if not equals:
+        raise ConfigError(f"--param {pair}: not of the form name=value", remedy="write, for example, --param of=hybrid")
+    return name, value
 
 
 @contextmanager
