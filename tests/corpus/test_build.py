@@ -77,12 +77,18 @@ def test_bad_lines_are_counted_and_named_and_the_rest_is_read(
 def test_counts_add_up(tmp_path: Path, graph_of: GraphOf) -> None:
     rows: list[Any] = [{"text": sentence(number)} for number in range(50)]
     rows += [{"text": sentence(number)} for number in range(20)] + [{"text": "short"}] * 7 + [b"{"] * 3
+    rows += [{"text": f"\u2581{sentence(number)}"} for number in range(4)]
     write_jsonl(tmp_path / "data" / "a.jsonl", rows)
     graph = graph_of({"kind": "jsonl", "path": str(tmp_path / "data")})
     build_source(graph, "text", 1)
     facts = facts_of(graph)
     flow = [(step["step"], step["documents_in"], step["documents_out"]) for step in facts["steps"]]
-    assert flow == [("read", 80, 77), ("length", 77, 70), ("deduplication", 70, 50)]
+    assert flow == [
+        ("read", 84, 81),
+        ("length", 81, 74),
+        ("reserved character", 74, 70),
+        ("deduplication", 70, 50),
+    ]
     assert facts["train_documents"] + facts["heldout_documents"] == 50
     last = facts["steps"][-1]["bytes_out"]
     assert facts["train_bytes"] + facts["heldout_bytes"] == last == sum(len(text) for text in all_texts(graph))

@@ -25,12 +25,14 @@ from sidewinder.corpus.execute import execute
 from sidewinder.corpus.files import LocalFiles, file_artifacts, local_files
 from sidewinder.corpus.lookup import build_lookup
 from sidewinder.corpus.packages import package_artifacts, package_files
-from sidewinder.corpus.pipeline import HELDOUT, DropShort, Gather, Scatter
+from sidewinder.corpus.pipeline import HELDOUT, DropReserved, DropShort, Gather, Scatter
 from sidewinder.corpus.shards import shard_path
 from sidewinder.errors import DataError
 from sidewinder.graph import Graph
 from sidewinder.record import Artifact, Job, code, digest
 
+# Step → what its counts of dropped documents begin with, in the order that a document meets them.
+STEPS = {"read": "bad", "length": "short", "reserved character": "reserved", "deduplication": "duplicate"}
 MOST_TASKS = 32  # A file is read by one task; a task costs 16 ms, and more of them only even out the workers' load.
 
 
@@ -64,11 +66,11 @@ def build_source(graph: Graph, source: str, workers: int) -> None:
 
 def facts(counts: Mapping[str, int], bad: list[str]) -> dict[str, Any]:
     """What happened to every document: a list of steps with documents and bytes in and out, and the totals."""
-    steps = []
+    entries = []
     documents, size_bytes = (counts["read_" + unit] + counts["bad_" + unit] for unit in ("documents", "bytes"))
-    for step, dropped in (("read", "bad"), ("length", "short"), ("deduplication", "duplicate")):
+    for step, dropped in STEPS.items():
         left = documents - counts[f"{dropped}_documents"], size_bytes - counts[f"{dropped}_bytes"]
-        steps.append(
+        entries.append(
             {
                 "step": step,
                 "documents_in": documents,
@@ -83,7 +85,7 @@ def facts(counts: Mapping[str, int], bad: list[str]) -> dict[str, Any]:
         for kind in ("train", "heldout")
         for unit in ("documents", "bytes", "characters")
     }
-    return {"steps": steps, **totals, "bad_documents": counts["bad_documents"], "first_bad": bad}
+    return {"steps": entries, **totals, "bad_documents": counts["bad_documents"], "first_bad": bad}
 
 
 def _inputs(source: str, config: Source) -> tuple[LocalFiles | list[str], list[Artifact]]:
@@ -121,6 +123,7 @@ def _read(graph: Graph, source: str, files: LocalFiles | list[str], scratch: Pat
     pipeline = [
         _reader(config, files, scratch),
         DropShort(config.minimum_characters),
+        DropReserved(),
         Scatter(str(scratch / "documents"), shards, graph.study.heldout_share),
     ]
     tasks = max(1, min(len(listed), MOST_TASKS))
@@ -166,7 +169,7 @@ def _check_not_empty(source: str, config: Source, counts: Mapping[str, int], bad
     seen = (
         f"read {counts['read_documents']:,} documents, unreadable {counts['bad_documents']:,}, "
         f"shorter than {config.minimum_characters} characters {counts['short_documents']:,}, "
-        f"duplicates {counts['duplicate_documents']:,}"
+        f"with a reserved character {counts['reserved_documents']:,}, duplicates {counts['duplicate_documents']:,}"
     )
     named = "".join(f"\n  {line}" for line in bad[:3])
     if not counts["train_documents"]:

@@ -22,6 +22,7 @@ from sidewinder.corpus.shards import shard_path, write_shard
 
 HELDOUT = "heldout-00000"
 HASH_BYTES = 16
+SPACE = "\u2581"
 
 
 def text_hash(text: str) -> bytes:
@@ -42,18 +43,30 @@ def shard_of(key: bytes, shards: list[str]) -> str:
 class DropShort(BaseFilter):
     """Drops documents of fewer characters than a minimum."""
 
-    name = "short documents"
+    name, reason = "short documents", "short"
 
     def __init__(self, minimum_characters: int) -> None:
         super().__init__()
         self.minimum_characters = minimum_characters
 
     def filter(self, doc: Document) -> bool:
-        if len(doc.text) >= self.minimum_characters:
-            return True
-        self.stat_update("short_documents")
-        self.stat_update("short_bytes", value=len(doc.text.encode()))
-        return False
+        return len(doc.text) >= self.minimum_characters or drop(self, doc)
+
+
+class DropReserved(BaseFilter):
+    """Drops documents with the character ▁, by which SentencePiece writes a space: decoding would not give it back."""
+
+    name, reason = "reserved character", "reserved"
+
+    def filter(self, doc: Document) -> bool:
+        return SPACE not in doc.text or drop(self, doc)
+
+
+def drop(step: DropShort | DropReserved, document: Document) -> bool:
+    """Counts a dropped document under the step's reason; always False, a filter's answer."""
+    step.stat_update(f"{step.reason}_documents")
+    step.stat_update(f"{step.reason}_bytes", value=len(document.text.encode()))
+    return False
 
 
 class Scatter(PipelineStep):
