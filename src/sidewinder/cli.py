@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -59,6 +60,23 @@ def plan(config: Config = DEFAULT) -> None:
     """Lists every folder that the study will fill, and whether it is done."""
     for record in Graph(load_study(config)).records:
         print(f"{'done' if record.is_file() else '-':<5}{record.parent}")
+
+
+@app.command()
+def models(
+    config: Config = DEFAULT,
+    as_json: Annotated[bool, typer.Option("--json", help="For programs instead of people.")] = False,
+) -> None:
+    """Tells what each model is and costs: pattern, parameters, training FLOPs, cache bytes."""
+    from rich.console import Console
+
+    from sidewinder.plan.models import describe_models, models_table
+
+    described = describe_models(load_study(config))
+    if as_json:
+        print(json.dumps(described, indent=1))
+    else:
+        Console(width=None if sys.stdout.isatty() else 160).print(models_table(described))
 
 
 @app.command()

@@ -62,7 +62,7 @@ def _parse_yaml(text: str) -> Any:
 
     class UniqueKeys(yaml.SafeLoader):
         def construct_mapping(self, node: Any, deep: bool = False) -> Any:
-            keys = [self.construct_object(key, deep=deep) for key, _ in node.value]
+            keys = [key.value for key, _ in node.value if key.tag != "tag:yaml.org,2002:merge"]
             for key in keys:
                 if keys.count(key) > 1:
                     raise yaml.YAMLError(f"key {key!r} is given twice{node.start_mark}")

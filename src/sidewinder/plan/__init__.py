@@ -1,0 +1,1 @@
+"""What a study costs, told before anything is submitted."""
