@@ -29,6 +29,8 @@ class Phonebook(Strict):
     queries: Count = 4
     """Entries asked a book (standard); a reversed book is asked one."""
     digits: Count = 4
+    tokens_per_length: Count | None = None
+    """Most tokens of prompts a length and variant: fewer books where they are long, at least two; null for no limit."""
     beyond: Annotated[float, Field(ge=1)] = 4.0
     """Longest length as a multiple of the checkpoint's context; longer ones are left out."""
     seed: int = 1
@@ -40,6 +42,8 @@ class Needle(Strict):
     kind: Literal["needle"]
     lengths_tokens: Lengths
     samples: Count = 32
+    tokens_per_length: Count | None = None
+    """Most tokens of prompts a length: fewer samples where they are long, at least two; null for no limit."""
     beyond: Annotated[float, Field(ge=1)] = 4.0
     seed: int = 1
 
