@@ -1,14 +1,28 @@
 """Mamba-1's selective scan (Gu and Dao, arXiv 2312.00752).
 
 h[t] = exp(dt[t] A) ∘ h[t−1] + (dt[t] x[t]) ⊗ B[t],  y[t] = h[t] C[t] + D x[t], for each channel.
-Shapes: B batch, L length, D channels, N state size; c chunks of Q tokens.
+
+The fast form reads blocks of tokens whose states fit the processor's cache, and keeps only the state that enters each
+block: the backward pass makes the others again. Time is the first dimension there and channels the last, so that every
+step is a pass over contiguous numbers. Decays are taken as 2^(dt · A log₂e), three times faster than exp here.
+Shapes: B batch, L length, D channels, N state size; b blocks of Q tokens.
 """
 
 from __future__ import annotations
 
+import math
+from typing import Any
+
 import torch
-import torch.nn.functional as F
 from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from sidewinder.ops.linear_scan import scan_backward_, scan_forward_
+
+BLOCK_NUMBERS = 1 << 19
+"""Tokens × D × N of a block: 2 MiB in float32. Half of it costs the same, twice as much a fifth more time."""
+BLOCK_TOKENS = 16
+"""Tokens a block at least, however large a state is: it bounds the states that are kept to L / 16."""
 
 
 def selective_scan_reference(
@@ -45,34 +59,121 @@ def selective_scan(
     *,
     initial_BDN: Tensor | None = None,
     resets_BL: Tensor | None = None,
-    chunk: int = 16,
 ) -> tuple[Tensor, Tensor]:
-    """Outputs (B, L, D) and the state after the last token (B, D, N).
+    """Outputs (B, L, D) in the dtype of `x`, and the state after the last token (B, D, N) in float32 at least.
 
     `dt` is positive (after softplus), `A` negative. `resets_BL` is true at the first token of a document, where the
-    state starts afresh.
+    state starts afresh. The arithmetic is float64 where `A` is, else float32.
     """
-    length = x_BLD.shape[1]
-    pad = -length % chunk
-    decay_BLDN = torch.exp(dt_BLD[..., None] * A_DN)
-    if resets_BL is not None:
-        decay_BLDN = decay_BLDN * ~resets_BL[..., None, None]
-    input_BLDN = (dt_BLD * x_BLD)[..., None] * B_BLN[:, :, None]
-    if pad:
-        decay_BLDN = F.pad(decay_BLDN, (0, 0, 0, 0, 0, pad), value=1.0)
-        input_BLDN = F.pad(input_BLDN, (0, 0, 0, 0, 0, pad))
-    decays = decay_BLDN.unflatten(1, (-1, chunk)).unbind(2)
-    inputs = input_BLDN.unflatten(1, (-1, chunk)).unbind(2)
-    local, whole = [inputs[0]], [decays[0]]
-    for decay_BcDN, input_BcDN in zip(decays[1:], inputs[1:], strict=True):
-        local.append(torch.addcmul(input_BcDN, decay_BcDN, local[-1]))
-        whole.append(whole[-1] * decay_BcDN)
-    h_BDN = input_BLDN.new_zeros(input_BLDN[:, 0].shape) if initial_BDN is None else initial_BDN
-    entering = []
-    for c in range(local[0].shape[1]):
-        entering.append(h_BDN)
-        h_BDN = torch.addcmul(local[-1][:, c], whole[-1][:, c], h_BDN)
-    entering_BcQDN = torch.stack(entering, dim=1)[:, :, None]
-    h_BLDN = torch.addcmul(torch.stack(local, dim=2), torch.stack(whole, dim=2), entering_BcQDN).flatten(1, 2)
-    y_BLD = (h_BLDN[:, :length] @ C_BLN[..., None])[..., 0]
-    return y_BLD + D_D * x_BLD, h_BDN
+    dtype = torch.float64 if A_DN.dtype == torch.float64 else torch.float32
+    if initial_BDN is None:
+        initial_BDN = torch.zeros(x_BLD.shape[0], *A_DN.shape, dtype=dtype, device=x_BLD.device)
+    inputs = (part.to(dtype) for part in (x_BLD, dt_BLD, A_DN, B_BLN, C_BLN, D_D, initial_BDN))
+    y_BLD, final_BDN = _SelectiveScan.apply(*inputs, resets_BL, torch.is_grad_enabled())
+    return y_BLD.to(x_BLD.dtype), final_BDN
+
+
+class _SelectiveScan(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        x_BLD: Tensor,
+        dt_BLD: Tensor,
+        A_DN: Tensor,
+        B_BLN: Tensor,
+        C_BLN: Tensor,
+        D_D: Tensor,
+        initial_BDN: Tensor,
+        resets_BL: Tensor | None,
+        with_gradient: bool,
+    ) -> tuple[Tensor, Tensor]:
+        blocks = _Blocks(x_BLD, dt_BLD, A_DN, B_BLN, resets_BL)
+        C_LBN = C_BLN.transpose(0, 1).contiguous()
+        y_LBD, h_BND, entering = torch.empty_like(blocks.u_LBD), initial_BDN.mT.contiguous(), []
+        for part in blocks.parts:
+            if with_gradient:
+                entering.append(h_BND)
+            _, h_QBND = blocks.states(part, h_BND)
+            _contract(C_LBN[part], h_QBND, out=y_LBD[part])
+            h_BND = h_QBND[-1].clone()
+        ctx.save_for_backward(x_BLD, dt_BLD, A_DN, B_BLN, C_LBN, D_D, resets_BL, *entering)
+        ctx.set_materialize_grads(False)
+        return torch.addcmul(y_LBD.transpose(0, 1), x_BLD, D_D, out=torch.empty_like(x_BLD)), h_BND.mT.contiguous()
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, dy_BLD: Tensor | None, d_final_BDN: Tensor | None) -> tuple[Tensor | None, ...]:
+        x_BLD, dt_BLD, A_DN, B_BLN, C_LBN, D_D, resets_BL, *entering = ctx.saved_tensors
+        blocks = _Blocks(x_BLD, dt_BLD, A_DN, B_BLN, resets_BL)
+        dy_BLD = torch.zeros_like(x_BLD) if dy_BLD is None else dy_BLD
+        d_BND = entering[0].new_zeros(entering[0].shape) if d_final_BDN is None else d_final_BDN.mT
+        found = _gradients(blocks, dy_BLD.transpose(0, 1).contiguous(), C_LBN, entering, d_BND)
+        du_BLD, ddt_BLD, dB_BLN, dC_BLN = (part.transpose(0, 1) for part in found[:4])
+        dA_ND, d_initial_BND = found[4:]
+        dx_BLD = torch.mul(dy_BLD, D_D, out=torch.empty_like(x_BLD)).addcmul_(du_BLD, dt_BLD)
+        ddt_BLD = torch.addcmul(ddt_BLD, du_BLD, x_BLD, out=torch.empty_like(x_BLD))
+        dD_D = torch.linalg.vecdot(dy_BLD.flatten(0, 1), x_BLD.flatten(0, 1), dim=0)
+        return dx_BLD, ddt_BLD, dA_ND.mT, dB_BLN, dC_BLN, dD_D, d_initial_BND.mT, None, None
+
+
+class _Blocks:
+    """The blocks of one scan: their tokens, and their states from the state that enters them, in buffers used again."""
+
+    def __init__(self, x_BLD: Tensor, dt_BLD: Tensor, A_DN: Tensor, B_BLN: Tensor, resets_BL: Tensor | None) -> None:
+        batch, length, channels = x_BLD.shape
+        self.dt_LBD, self.B_LBN = dt_BLD.transpose(0, 1), B_BLN.transpose(0, 1).contiguous()
+        self.u_LBD = torch.mul(x_BLD.transpose(0, 1), self.dt_LBD, out=x_BLD.new_empty(length, batch, channels))
+        self.A_ND = A_DN.mT.contiguous()
+        self._rate_ND = self.A_ND * math.log2(math.e)
+        self._resets_LB11 = None if resets_BL is None else resets_BL.mT[..., None, None]
+        self.tokens = min(length, max(BLOCK_TOKENS, BLOCK_NUMBERS // (batch * A_DN.numel())))
+        self.parts = [slice(start, min(start + self.tokens, length)) for start in range(0, length, self.tokens)]
+        self._decay_QBND, self._state_QBND = self.buffer(), self.buffer()
+
+    def buffer(self) -> Tensor:
+        return self.u_LBD.new_empty(self.tokens, self.u_LBD.shape[1], *self.A_ND.shape)
+
+    def states(self, part: slice, entering_BND: Tensor) -> tuple[Tensor, Tensor]:
+        """Decays and states (Q, B, N, D) of a block; they hold until the next call."""
+        size = part.stop - part.start
+        decay_QBND, state_QBND = self._decay_QBND[:size], self._state_QBND[:size]
+        torch.mul(self.dt_LBD[part, :, None], self._rate_ND, out=decay_QBND).exp2_()
+        if self._resets_LB11 is not None:
+            decay_QBND.masked_fill_(self._resets_LB11[part], 0)
+        torch.mul(self.u_LBD[part, :, None], self.B_LBN[part, ..., None], out=state_QBND)
+        state_QBND[0].addcmul_(decay_QBND[0], entering_BND)
+        scan_forward_(decay_QBND, state_QBND)
+        return decay_QBND, state_QBND
+
+
+def _gradients(
+    blocks: _Blocks, dy_LBD: Tensor, C_LBN: Tensor, entering: list[Tensor], d_BND: Tensor
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """Gradients of u = dt · x, dt (through the decay), B, C, A and the initial state; `d_BND` is the final state's."""
+    u_LBD, A_ND = blocks.u_LBD, blocks.A_ND
+    du_LBD, ddt_LBD = torch.empty_like(u_LBD), torch.empty_like(u_LBD)
+    dB_LBN, dC_LBN, dA_ND = torch.empty_like(C_LBN), torch.empty_like(C_LBN), torch.zeros_like(A_ND)
+    dh_buffer, product_buffer = blocks.buffer(), blocks.buffer()
+    for part, entering_BND in zip(reversed(blocks.parts), reversed(entering), strict=True):
+        decay_QBND, h_QBND = blocks.states(part, entering_BND)
+        _contract(dy_LBD[part], h_QBND.mT, out=dC_LBN[part])
+        dh_QBND = dh_buffer[: len(h_QBND)]
+        torch.mul(dy_LBD[part, :, None], C_LBN[part, ..., None], out=dh_QBND)
+        dh_QBND[-1] += d_BND
+        scan_backward_(decay_QBND[1:], dh_QBND)
+        _contract(u_LBD[part], dh_QBND.mT, out=dB_LBN[part])
+        _contract(blocks.B_LBN[part], dh_QBND, out=du_LBD[part])
+        # dh ∘ decay is the gradient of the state before; times that state, it is the gradient of dt · A.
+        before_QBND = decay_QBND.mul_(dh_QBND)
+        d_BND = before_QBND[0].clone()
+        before_QBND[1:] *= h_QBND[:-1]
+        before_QBND[0] *= entering_BND
+        product_QBND = product_buffer[: len(h_QBND)]
+        torch.sum(torch.mul(before_QBND, A_ND, out=product_QBND), 2, out=ddt_LBD[part])
+        dA_ND += torch.mul(before_QBND, blocks.dt_LBD[part, :, None], out=product_QBND).sum((0, 1))
+    return du_LBD, ddt_LBD, dB_LBN, dC_LBN, dA_ND, d_BND
+
+
+def _contract(vector_QBX: Tensor, matrix_QBXY: Tensor, *, out: Tensor) -> None:
+    """out[q, b, y] = Σ_x vector[q, b, x] · matrix[q, b, x, y], as one batched product."""
+    torch.bmm(vector_QBX.flatten(0, 1)[:, None], matrix_QBXY.flatten(0, 1), out=out.flatten(0, 1)[:, None])
