@@ -23,6 +23,11 @@ ODD = [
 ]
 
 
+def write_odd(folder: Path) -> None:
+    lines = [{"text": f"{text} {number}"} for number in range(40) for text in ODD]
+    (folder / "odd.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+
+
 def study_values(folder: Path, **tokenizer: Any) -> dict[str, Any]:
     prose = {"kind": "packages", "part": "prose", "packages": ["click", "Jinja2"]}
     other = {"kind": "packages", "part": "translations", "packages": ["humanize"]}
@@ -37,6 +42,7 @@ def study_values(folder: Path, **tokenizer: Any) -> dict[str, Any]:
         },
         "blend": {"english": 0.7, "other": 0.2, "odd": 0.1},
         "heldout_share": 0.2,
+        "lookup": {"share": 0.1, "documents": 200},
         "tokenizer": {"vocab_size": 1000, "sample_bytes": 100_000, "character_coverage": 0.99} | tokenizer,
         "models": {"toy": {"pattern": "*-", "hidden_size": 64}},
         "training": {
@@ -53,8 +59,7 @@ def study_values(folder: Path, **tokenizer: Any) -> dict[str, Any]:
 def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Folder of a study whose corpora are built."""
     folder = tmp_path_factory.mktemp("study")
-    lines = [{"text": f"{text} {number}"} for number in range(40) for text in ODD]
-    (folder / "odd.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    write_odd(folder)
     graph = Graph(parse_study(study_values(folder)))
     for source in graph.source_configs:
         build_source(graph, source, 1)

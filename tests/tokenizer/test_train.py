@@ -64,7 +64,7 @@ def test_special_ids_digits_and_newlines(trained: Graph) -> None:
 
 def test_facts_hold_fertility_by_source(trained: Graph) -> None:
     facts = read_record(trained.tokenizer / "record.json")["facts"]
-    assert set(facts["tokens_per_byte"]) == {"english", "other", "odd"}
+    assert set(facts["tokens_per_byte"]) == {"english", "other", "odd", "lookup"}
     assert facts["tokens_per_byte"]["english"] < facts["tokens_per_byte"]["odd"] <= 1
     assert sum(facts["sample_bytes"].values()) >= 90_000
 

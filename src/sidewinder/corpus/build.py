@@ -22,6 +22,7 @@ from sidewinder.config.corpus import PackagesReader, Source
 from sidewinder.config.study import LOOKUP
 from sidewinder.corpus import readers
 from sidewinder.corpus.execute import execute
+from sidewinder.corpus.facts import corpus_facts
 from sidewinder.corpus.files import LocalFiles, file_artifacts, local_files
 from sidewinder.corpus.lookup import build_lookup
 from sidewinder.corpus.packages import package_artifacts, package_files
@@ -31,8 +32,6 @@ from sidewinder.errors import DataError
 from sidewinder.graph import Graph
 from sidewinder.record import Artifact, Job, code, digest
 
-# Step → what its counts of dropped documents begin with, in the order that a document meets them.
-STEPS = {"read": "bad", "length": "short", "reserved character": "reserved", "deduplication": "duplicate"}
 MOST_TASKS = 32  # A file is read by one task; a task costs 16 ms, and more of them only even out the workers' load.
 
 
@@ -55,37 +54,14 @@ def build_source(graph: Graph, source: str, workers: int) -> None:
         counts += _write(source, config, shards, scratch, workers)
         bad = _bad_lines(scratch)
         _report_bad(source, counts, bad)
-        _check_not_empty(source, config, counts, bad)
+        facts = corpus_facts(counts, shards, bad)
+        _check_not_empty(source, config, counts, facts)
         for shard in shards:
             final = shard_path(folder, shard)
             shard_path(scratch / "shards", shard).replace(final)
             job.output(shard.partition("-")[0], final)
-        job.facts |= facts(counts, bad)
+        job.facts |= facts
         shutil.rmtree(scratch)
-
-
-def facts(counts: Mapping[str, int], bad: list[str]) -> dict[str, Any]:
-    """What happened to every document: a list of steps with documents and bytes in and out, and the totals."""
-    entries = []
-    documents, size_bytes = (counts["read_" + unit] + counts["bad_" + unit] for unit in ("documents", "bytes"))
-    for step, dropped in STEPS.items():
-        left = documents - counts[f"{dropped}_documents"], size_bytes - counts[f"{dropped}_bytes"]
-        entries.append(
-            {
-                "step": step,
-                "documents_in": documents,
-                "documents_out": left[0],
-                "bytes_in": size_bytes,
-                "bytes_out": left[1],
-            }
-        )
-        documents, size_bytes = left
-    totals = {
-        f"{kind}_{unit}": counts[f"{kind}_{unit}"]
-        for kind in ("train", "heldout")
-        for unit in ("documents", "bytes", "characters")
-    }
-    return {"steps": entries, **totals, "bad_documents": counts["bad_documents"], "first_bad": bad}
 
 
 def _inputs(source: str, config: Source) -> tuple[LocalFiles | list[str], list[Artifact]]:
@@ -163,7 +139,7 @@ def _report_bad(source: str, counts: Mapping[str, int], bad: list[str]) -> None:
         print("\n".join(f"  {line}" for line in bad), file=sys.stderr)
 
 
-def _check_not_empty(source: str, config: Source, counts: Mapping[str, int], bad: list[str]) -> None:
+def _check_not_empty(source: str, config: Source, counts: Mapping[str, int], facts: dict[str, Any]) -> None:
     """Raises DataError, with all counts, where there is nothing to train on or nothing held out."""
     where = getattr(config.reader, "path", None) or ", ".join(getattr(config.reader, "packages", []))
     seen = (
@@ -171,14 +147,14 @@ def _check_not_empty(source: str, config: Source, counts: Mapping[str, int], bad
         f"shorter than {config.minimum_characters} characters {counts['short_documents']:,}, "
         f"with a reserved character {counts['reserved_documents']:,}, duplicates {counts['duplicate_documents']:,}"
     )
-    named = "".join(f"\n  {line}" for line in bad[:3])
-    if not counts["train_documents"]:
+    named = "".join(f"\n  {line}" for line in facts["first_bad"][:3])
+    if not facts["train_documents"]:
         raise DataError(
             f"source {source} ({where}) is empty: {seen}{named}",
             remedy=f"check sources.{source}.reader, or lower sources.{source}.minimum_characters",
         )
-    if not counts["heldout_documents"]:
+    if not facts["heldout_documents"]:
         raise DataError(
-            f"source {source} ({where}) has no held-out document: {seen}, for training {counts['train_documents']:,}",
+            f"source {source} ({where}) has no held-out document: {seen}, for training {facts['train_documents']:,}",
             remedy="raise heldout_share, or give the source more documents",
         )

@@ -8,7 +8,6 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 from datatrove.executor.local import LocalPipelineExecutor
 from datatrove.pipeline.base import PipelineStep
@@ -64,8 +63,3 @@ def _watched(name: str, completions: Path, tasks: int) -> Iterator[None]:
         finally:
             done.set()
             thread.join()
-
-
-def as_facts(counts: Counter[str], labels: list[str]) -> dict[str, Any]:
-    """The named counts, zero where nothing was counted."""
-    return {label: counts[label] for label in labels}

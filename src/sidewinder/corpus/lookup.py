@@ -7,6 +7,7 @@ documents and evaluation draw from different seeds.
 from __future__ import annotations
 
 import random
+from collections import Counter
 from collections.abc import Iterator
 from importlib import metadata
 
@@ -15,6 +16,7 @@ import orjson
 from sidewinder.config.corpus import Lookup
 from sidewinder.config.study import LOOKUP
 from sidewinder.corpus import phonebook_text
+from sidewinder.corpus.facts import shard_facts
 from sidewinder.corpus.shards import shard_path, write_shard
 from sidewinder.graph import Graph
 from sidewinder.record import Artifact, Job, digest
@@ -36,18 +38,22 @@ def document(config: Lookup, part: str, number: int) -> str:
 def build_lookup(graph: Graph) -> None:
     """Writes the corpus folder of the look-up documents."""
     folder, config = graph.corpus(LOOKUP), graph.study.lookup
-    counts = {"train": config.documents, "heldout": max(HELDOUT_LEAST, round(config.documents * HELDOUT_SHARE))}
+    sizes = {"train": config.documents, "heldout": max(HELDOUT_LEAST, round(config.documents * HELDOUT_SHARE))}
+    shards = graph.shards(LOOKUP)
     with Job(folder, "corpus", LOOKUP, graph.source_configs[LOOKUP], [_names_artifact()]) as job:
         if job.finished:
             return
-        for shard in graph.shards(LOOKUP):
+        counts: Counter[str] = Counter()
+        for shard in shards:
             part = shard.partition("-")[0]
             path = shard_path(folder, shard)
-            texts = [document(config, part, number) for number in range(counts[part])]
+            texts = [document(config, part, number) for number in range(sizes[part])]
             write_shard(path, _lines(part, texts))
             job.output(part, path)
-            size = sum(map(len, texts))  # The text is ASCII: characters are bytes.
-            job.facts |= {f"{part}_documents": len(texts), f"{part}_bytes": size, f"{part}_characters": size}
+            characters = sum(map(len, texts))  # The text is ASCII: characters are bytes.
+            counts += Counter({f"{shard}_documents": len(texts)})
+            counts += Counter({f"{shard}_bytes": characters, f"{shard}_characters": characters})
+        job.facts |= shard_facts(counts, shards)
 
 
 def _draw_size(rng: random.Random, fewest: int, most: int) -> int:

@@ -111,7 +111,7 @@ class Gather(PipelineStep):
     def run(self, data: Any = None, rank: int = 0, world_size: int = 1) -> Iterator[Document]:
         shard = self.shards[rank]
         entries = sorted(self._entries(Path(self.folder, shard)))
-        write_shard(shard_path(Path(self.output), shard), self._lines(entries, shard.partition("-")[0]))
+        write_shard(shard_path(Path(self.output), shard), self._lines(entries, shard))
         yield from ()
 
     def _entries(self, folder: Path) -> Iterator[tuple[str, str, str, int, bytes]]:
@@ -122,8 +122,8 @@ class Gather(PipelineStep):
                     key, file, index, _, _ = orjson.loads(line)
                     yield key[HASH_BYTES:], key, file, index, line
 
-    def _lines(self, entries: Iterable[tuple[str, str, str, int, bytes]], kind: str) -> Iterator[bytes]:
-        """Shard lines, counting what is kept (under `kind`: train or heldout) and what was there before."""
+    def _lines(self, entries: Iterable[tuple[str, str, str, int, bytes]], shard: str) -> Iterator[bytes]:
+        """Lines of a shard, counting what is kept, by shard, and what was there before."""
         previous = ""
         for _, key, _, _, line in entries:
             _, _, _, identifier, text = orjson.loads(line)
@@ -133,7 +133,7 @@ class Gather(PipelineStep):
                 self.stat_update("duplicate_bytes", value=size_bytes)
                 continue
             previous = key
-            self.stat_update(f"{kind}_documents")
-            self.stat_update(f"{kind}_bytes", value=size_bytes)
-            self.stat_update(f"{kind}_characters", value=len(text))
+            self.stat_update(f"{shard}_documents")
+            self.stat_update(f"{shard}_bytes", value=size_bytes)
+            self.stat_update(f"{shard}_characters", value=len(text))
             yield orjson.dumps({"id": identifier, "text": text})

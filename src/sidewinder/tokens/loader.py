@@ -1,0 +1,84 @@
+"""Batches of a blend in training order: a pure function of seed and step, with no state to save or lose.
+
+Sequence i of a run takes its source from the schedule; if it is the k-th sequence of that source, it is tokens
+k·context … (k+1)·context of the source's stream. Inputs and targets overlap by all but one token, so that every token
+of a stream is predicted exactly once.
+
+B sequences of a batch, L tokens of context.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from sidewinder.errors import CorruptArtifact
+from sidewinder.tokens.schedule import Schedule
+from sidewinder.tokens.stream import Shard, SourceStream
+
+
+class BlendLoader:
+    """Random access to the batches that one stage trains on.
+
+    Raises CorruptArtifact, naming the file, where blend.json cannot be read or a shard is missing or truncated.
+    """
+
+    def __init__(
+        self, blend_json: Path, context_tokens: int, batch_sequences: int, seed: int, total_sequences: int
+    ) -> None:
+        self.context_tokens, self.batch_sequences = context_tokens, batch_sequences
+        self.total_sequences = total_sequences
+        blend = _read_blend(Path(blend_json))
+        token_bytes = np.dtype(blend["dtype"]).itemsize
+        sources: dict[str, Any] = blend["sources"]
+        self.streams = [
+            SourceStream(name, _shards(entry), token_bytes, seed) for name, entry in sources.items() if entry["weight"]
+        ]
+        weights = [entry["weight"] for entry in sources.values() if entry["weight"]]
+        offset = hashlib.blake2b(f"schedule/{seed}".encode(), digest_size=8).digest()
+        self.schedule = Schedule(weights, int.from_bytes(offset))
+
+    def batch(self, step: int) -> tuple[np.ndarray, np.ndarray]:
+        """(inputs_BL, targets_BL) of a step, int64; steps count from 0."""
+        return self.sequences(step * self.batch_sequences, self.batch_sequences)
+
+    def sequences(self, first: int, count: int) -> tuple[np.ndarray, np.ndarray]:
+        """Inputs and targets of any run of sequences, so that several processes can each read their part."""
+        counts = self.schedule.counts(first)
+        tokens_BL = np.empty((count, self.context_tokens + 1), dtype=np.int64)
+        for row, source in enumerate(self.schedule.sources(first, count)):
+            tokens_BL[row] = self.streams[source].read(counts[source] * self.context_tokens, self.context_tokens + 1)
+            counts[source] += 1
+        return tokens_BL[:, :-1], tokens_BL[:, 1:]
+
+    def position(self, step: int) -> dict[str, int]:
+        """How many sequences of each source the steps before `step` have read."""
+        counts = self.schedule.counts(step * self.batch_sequences)
+        return {stream.name: count for stream, count in zip(self.streams, counts, strict=True)}
+
+    @property
+    def epochs(self) -> dict[str, float]:
+        """How often the whole run goes through each source."""
+        counts = self.schedule.counts(self.total_sequences)
+        return {
+            stream.name: count * self.context_tokens / stream.tokens
+            for stream, count in zip(self.streams, counts, strict=True)
+        }
+
+
+def _shards(entry: dict[str, Any]) -> list[Shard]:
+    listed = [shard for shard in entry["shards"] if shard["tokens"]]
+    return [Shard(Path(shard["prefix"]), shard["tokens"], shard["documents"]) for shard in listed]
+
+
+def _read_blend(path: Path) -> dict[str, Any]:
+    try:
+        return json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise CorruptArtifact(
+            f"cannot read {path}: {error}", remedy=f"delete {path.parent} and run the study again"
+        ) from error
