@@ -79,7 +79,7 @@ def query(
     study, as in `build_catalog`. Raises CatalogError for a missing catalog, an unknown name, wrong parameters, SQL that
     DuckDB does not accept, and SQL that would change anything.
     """
-    with _live(results, current) if live else _open(results / CATALOG) as connection:
+    with _live(results, current) if live else open_catalog(results / CATALOG) as connection:
         return run_query(connection, text, params)
 
 
@@ -151,7 +151,8 @@ def _tables(connection: duckdb.DuckDBPyConnection) -> list[str]:
     return sorted(name for (name,) in tables + views)
 
 
-def _open(database: Path) -> duckdb.DuckDBPyConnection:
+def open_catalog(database: Path) -> duckdb.DuckDBPyConnection:
+    """A read-only connection. Raises CatalogError where there is no catalog, or a program holds it for writing."""
     if not database.is_file():
         raise CatalogError(
             f"there is no catalog at {database}",

@@ -1,0 +1,78 @@
+"""Held-out bits per byte by source: a panel each, all with the same span, so that distances compare."""
+
+from __future__ import annotations
+
+from markupsafe import Markup
+
+from sidewinder.report.data import Score, StudyData
+from sidewinder.report.figures.common import Figure, FigureTable, switches
+from sidewinder.report.svg import CHARACTER, Panel, Scale, mark, picture, round_ticks, tag, text
+from sidewinder.report.text import decimal
+
+METRIC, BLEND = "bits_per_byte", "blend"
+ROW = 26
+
+
+def byte_scores(data: StudyData) -> list[Score]:
+    return [score for score in data.scores if score.metric == METRIC and score.context_tokens is None]
+
+
+def byte_sources(data: StudyData) -> list[str]:
+    """Sources with scores: the whole blend first, then by their share."""
+    found = {score.task for score in byte_scores(data)}
+    order = [BLEND, *(row["source"] for row in data.corpus)]
+    return [name for name in order if name in found] + sorted(found - set(order))
+
+
+def byte_figures(data: StudyData) -> tuple[list[Figure], FigureTable]:
+    """One panel a source, and a table with checkpoints as rows."""
+    scores, sources = byte_scores(data), byte_sources(data)
+    values = {source: [score.value for score in scores if score.task == source] for source in sources}
+    span = 1.3 * max((max(found) - min(found) for found in values.values()), default=0) or 0.2
+    figures = [_panel(data, source, [score for score in scores if score.task == source], span) for source in sources]
+    return figures, _table(data, scores, sources)
+
+
+def _panel(data: StudyData, source: str, scores: list[Score], span: float) -> Figure:
+    models = [model for model in data.models if any(score.checkpoint.model == model for score in scores)]
+    middle = (min(score.value for score in scores) + max(score.value for score in scores)) / 2
+    left = 14 + CHARACTER * max(map(len, models))
+    height = 40 + ROW * len(models)
+    panel = Panel(Scale(middle - span / 2, middle + span / 2, left, 326), Scale(0, 1, height - 34, 4))
+    panel.grid_x([(value, f"{value:.2f}") for value in round_ticks(panel.x.low, panel.x.high, 5)], lines=True)
+    for place, model in enumerate(models):
+        _row(panel, model, [score for score in scores if score.checkpoint.model == model], 6 + ROW * (place + 0.5))
+    name = "all text, by the shares of the blend" if source == BLEND else source
+    svg = picture(340, height, panel.items, f"Bits per byte of {name}")
+    return Figure(name, svg)
+
+
+def _row(panel: Panel, model: str, scores: list[Score], y: float) -> None:
+    """A model's checkpoints: the pretrained one filled, extensions as rings."""
+    panel.add(text(panel.left - 8, y + 4, model, "tick end", **{"data-model": model}))
+    panel.add(tag("line", x1=panel.left, x2=panel.right, y1=y, y2=y, class_="rule"))
+    for score in sorted(scores, key=lambda score: not score.checkpoint.extended):
+        panel.add(_dot(panel, score, y))
+
+
+def _dot(panel: Panel, score: Score, y: float) -> Markup:
+    x, place = panel.x(score.value), score.checkpoint.place
+    parts = []
+    if score.error and not score.checkpoint.extended:
+        start, stop = panel.x(score.value - score.error), panel.x(score.value + score.error)
+        parts.append(tag("line", x1=start, x2=stop, y1=y, y2=y, class_="whisker"))
+    parts.append(mark(place, x, y, 5, "open" if score.checkpoint.extended else "dot"))
+    error = "" if score.error is None else f" ± {score.error:.3f}"
+    tip = f"{score.checkpoint.label}: {score.value:.3f}{error} bits per byte"
+    parts.append(tag("circle", cx=x, cy=y, r=9.0, class_="hit", data_tip=tip))
+    return tag("g", *parts, class_=f"m{place % 8}", **switches(score.checkpoint))
+
+
+def _table(data: StudyData, scores: list[Score], sources: list[str]) -> FigureTable:
+    table = FigureTable(["checkpoint", *sources], words=frozenset({"checkpoint"}))
+    for checkpoint in data.checkpoints:
+        own = {score.task: score for score in scores if score.checkpoint == checkpoint}
+        if own:
+            cells = [decimal(own[source].value, 4) if source in own else "–" for source in sources]
+            table.rows.append([checkpoint.label, *cells])
+    return table

@@ -1,0 +1,294 @@
+"""The tables of the report: cells as (what is shown, what is sorted by)."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+
+from sidewinder.model.pattern import LAYER_KINDS
+from sidewinder.report.data import Row, Score, StudyData
+from sidewinder.report.figures.common import FigureTable, switches
+from sidewinder.report.figures.lengths import SHARES, words
+from sidewinder.report.text import count, decimal, digits, percent, power, short, size
+
+KIND_NAMES = {"mamba2": "Mamba-2", "mamba1": "Mamba-1", "attention": "attention", "mlp": "MLP"}
+
+
+@dataclass
+class Cell:
+    """One cell; `sort` is a number or text by which the browser orders rows."""
+
+    shown: str
+    sort: str = ""
+    best: bool = False
+    hint: str = ""
+
+
+@dataclass
+class Table:
+    """A table; `attributes` of a row let the legend hide it, `model` colours its first cell."""
+
+    columns: list[str]
+    words: frozenset[str] = frozenset()
+    rows: list[list[Cell]] = field(default_factory=list)
+    attributes: list[dict[str, str]] = field(default_factory=list)
+    models: list[int | None] = field(default_factory=list)
+
+    def add(self, cells: list[Cell], attributes: dict[str, str] | None = None, model: int | None = None) -> None:
+        self.rows.append(cells)
+        self.attributes.append(attributes or {})
+        self.models.append(model)
+
+
+def score_value(score: Score) -> str:
+    """Shares in percent, everything else as it is, with the error behind it."""
+    is_share = score.metric in SHARES
+    value = percent(score.value, 1) if is_share else decimal(score.value)
+    if score.error is None:
+        return value
+    return f"{value} ± {100 * score.error:.1f}" if is_share else f"{value} ± {decimal(score.error)}"
+
+
+def leaderboard(data: StudyData) -> Table:
+    """Checkpoints as rows, the main scores as columns; lengths are each checkpoint's own trained context."""
+    main = [score for score in data.scores if _is_main(score, data)]
+    columns = list(dict.fromkeys(_column(score) for score in main))
+    table = Table(["checkpoint", "trained context", *columns], frozenset({"checkpoint"}))
+    for checkpoint in sorted(data.checkpoints, key=lambda other: (other.context_tokens, other.extended, other.place)):
+        own = {_column(score): score for score in main if score.checkpoint == checkpoint}
+        cells = [Cell(checkpoint.label), Cell(count(checkpoint.context_tokens), str(checkpoint.context_tokens))]
+        for column in columns:
+            score = own.get(column)
+            if score is None:
+                cells.append(Cell("–", ""))
+                continue
+            rivals = [other for other in main if _column(other) == column and _stage(other) == _stage(score)]
+            at = f" at {score.context_tokens:,} tokens" if score.context_tokens else ""
+            hint = f"{score.n or 0:,} samples{at}"
+            cells.append(Cell(score_value(score), repr(score.value), score is _best(rivals), hint))
+        table.add(cells, switches(checkpoint), checkpoint.place)
+    return table
+
+
+def _stage(score: Score) -> tuple[bool, int]:
+    return score.checkpoint.extended, score.checkpoint.context_tokens
+
+
+def _is_main(score: Score, data: StudyData) -> bool:
+    if score.metric == "digit_agreement":
+        return False
+    if score.metric == "bits_per_byte":
+        return score.task == "blend" or not any(other.task == "blend" for other in data.scores)
+    lengths = [
+        other.context_tokens or 0
+        for other in data.scores
+        if other.checkpoint == score.checkpoint
+        and other.series == score.series
+        and (other.context_tokens or 0) <= score.checkpoint.context_tokens
+    ]
+    return score.context_tokens is None or score.context_tokens == max(lengths, default=None)
+
+
+def _column(score: Score) -> str:
+    task = words(score.task).split(" (")[0] if score.task != "blend" else "held-out text"
+    return " ".join(part for part in (task, score.variant, words(score.metric)) if part)
+
+
+def _best(scores: list[Score]) -> Score | None:
+    """The best of several scores; none where all are equal."""
+    if len({score.value for score in scores}) < 2:
+        return None
+    return (min if scores[0].lower_is_better else max)(scores, key=lambda score: score.value)
+
+
+def all_scores(data: StudyData) -> Table:
+    table = Table(
+        ["checkpoint", "suite", "task", "variant", "metric", "length", "score", "±", "n", "seeds", "scores.json"],
+        frozenset({"checkpoint", "suite", "task", "variant", "metric", "scores.json"}),
+    )
+    for score in data.scores:
+        table.add(
+            [
+                Cell(score.checkpoint.label),
+                Cell(score.suite),
+                Cell(score.task),
+                Cell(score.variant or ""),
+                Cell(score.metric),
+                Cell(count(score.context_tokens) if score.context_tokens else "", str(score.context_tokens or 0)),
+                Cell(decimal(score.value, 4), repr(score.value)),
+                Cell(decimal(score.error, 4) if score.error is not None else "", repr(score.error or 0.0)),
+                Cell(count(score.n), str(score.n or 0)),
+                Cell(str(len(score.values))),
+                Cell(score.artifact.rsplit("@", 1)[-1], hint=score.artifact),
+            ],
+            switches(score.checkpoint),
+            score.checkpoint.place,
+        )
+    return table
+
+
+def models_table(data: StudyData) -> FigureTable:
+    """Architectures side by side: properties as rows."""
+    first: dict[str, Row] = {}
+    for stage in data.stages:
+        if stage["kind"] == "pretrain":
+            first.setdefault(stage["model"], stage)
+    chosen = [first[model] for model in data.models if model in first]
+    mean = sum(stage["non_embedding_parameters"] or 0 for stage in chosen) / max(len(chosen), 1)
+
+    def against_mean(stage: Row) -> str:
+        own = stage["non_embedding_parameters"]
+        return f"{100 * (own / mean - 1):+.1f} %".replace("-", "−") if own and mean else "–"
+
+    table = FigureTable(["", *(stage["model"] for stage in chosen)])
+    for name, shown in (
+        ("pattern", lambda stage: stage["pattern"] or "–"),
+        ("layers", lambda stage: _layers(stage["pattern"])),
+        ("hidden size", lambda stage: count(stage["hidden_size"])),
+        ("parameters", lambda stage: count(stage["parameters"])),
+        ("without embeddings", lambda stage: count(stage["non_embedding_parameters"])),
+        ("against the models' mean", against_mean),
+        ("FLOPs a token", lambda stage: short(stage["flops_per_token"])),
+        ("peak learning rate", lambda stage: f"{stage['learning_rate']:g}" if stage["learning_rate"] else "–"),
+    ):
+        table.rows.append([name, *(shown(stage) for stage in chosen)])
+    return table
+
+
+def _layers(pattern: str | None) -> str:
+    counts = Counter(LAYER_KINDS.get(letter, letter) for letter in pattern or "")
+    return ", ".join(f"{number} {KIND_NAMES.get(kind, kind)}" for kind, number in counts.items()) or "–"
+
+
+def stages_table(data: StudyData) -> FigureTable:
+    table = FigureTable(
+        ["checkpoint", "context", "sequences a step", "steps", "tokens", "peak rate", "last loss", "status"]
+    )
+    table.words = frozenset({"checkpoint", "status"})
+    seen = set()
+    for stage in data.stages:
+        key = (stage["model"], stage["kind"], stage["context_tokens"], stage["status"])
+        if key in seen:
+            continue
+        seen.add(key)
+        table.rows.append(
+            [
+                f"{stage['model']} {stage['kind']}-{stage['context_tokens']}",
+                count(stage["context_tokens"]),
+                count(stage["batch_sequences"]),
+                count(stage["steps"]),
+                count(stage["tokens"]),
+                f"{stage['learning_rate']:g}" if stage["learning_rate"] else "–",
+                decimal(stage["final_loss"]),
+                stage["status"],
+            ]
+        )
+    return table
+
+
+def corpus_table(data: StudyData) -> FigureTable:
+    table = FigureTable(
+        ["source", "language", "share", "documents", "text", "tokens", "bytes/token", "held out", "read", "dropped"]
+    )
+    table.words = frozenset({"source", "language"})
+    for row in data.corpus:
+        table.rows.append(
+            [
+                row["source"],
+                row["language"] or "",
+                percent(row["weight"], 1),
+                count(row["documents"]),
+                size(row["bytes"]),
+                short(row["tokens"]),
+                "–" if row["bytes_per_token"] is None else f"{row['bytes_per_token']:.2f}",
+                count(row["heldout_documents"]),
+                count(row["read_documents"]),
+                count(row["dropped_documents"]),
+            ]
+        )
+    return table
+
+
+def filters_table(data: StudyData) -> FigureTable:
+    table = FigureTable(["source", "step", "documents in", "documents out", "dropped", "bytes in", "bytes out"])
+    table.words = frozenset({"source", "step"})
+    for row in data.filters:
+        documents_in, documents_out = row["documents_in"], row["documents_out"]
+        known = documents_in is not None and documents_out is not None
+        table.rows.append(
+            [
+                row["source"],
+                row["step"],
+                count(documents_in),
+                count(documents_out),
+                count(documents_in - documents_out) if known else "–",
+                count(row["bytes_in"]),
+                count(row["bytes_out"]),
+            ]
+        )
+    return table
+
+
+def exports_table(data: StudyData) -> FigureTable:
+    table = FigureTable(
+        ["checkpoint", "seed", "class", "largest logit difference", "tokenizer mismatches", "size", "folder"]
+    )
+    table.words = frozenset({"checkpoint", "class"})
+    table.long = frozenset({"folder"})
+    for row in data.exports:
+        table.rows.append(
+            [
+                f"{row['model']} {row['kind']}-{row['context_tokens']}",
+                str(row["seed"]),
+                row["model_class"] or "–",
+                power(row["max_logit_difference"]),
+                count(row["tokenizer_mismatches"]),
+                size(row["bytes"]),
+                row["path"],
+            ]
+        )
+    return table
+
+
+def code_table(data: StudyData) -> FigureTable:
+    table = FigureTable(["version", "commit", "sources", "jobs"])
+    table.words = frozenset({"version", "commit", "sources"})
+    for row in data.code:
+        commit = digits(row["commit"], 12) + (" with changes" if row["dirty"] else "")
+        table.rows.append([row["version"] or "–", commit, digits(row["code_sha256"], 12), count(row["jobs"])])
+    return table
+
+
+def machines_table(data: StudyData) -> FigureTable:
+    table = FigureTable(["host", "cores", "Python", "system", "packages", "jobs"])
+    table.words = frozenset({"host", "Python", "system"})
+    table.long = frozenset({"packages"})
+    for row in data.machines:
+        packages = row["packages"] if isinstance(row["packages"], str) else "{}"
+        listed = ", ".join(part.replace('"', "").replace(": ", " ") for part in packages.strip("{}").split(", "))
+        table.rows.append(
+            [
+                row["host"] or "–",
+                count(row["cores"]),
+                row["python"] or "–",
+                row["platform"] or "–",
+                listed,
+                count(row["jobs"]),
+            ]
+        )
+    return table
+
+
+def superseded_table(data: StudyData) -> FigureTable:
+    table = FigureTable(["stage", "tokens", "last loss", "differs from the present study in"])
+    table.words = frozenset({"stage"})
+    table.long = frozenset({"differs from the present study in"})
+    for row in data.superseded:
+        changed = [
+            f"{change['key']}: {change['was']} → {change['is']}"
+            for change in data.changes
+            if change["stage"] == row["stage"]
+        ]
+        shown = "; ".join(dict.fromkeys(changed)) or "what lies upstream"
+        table.rows.append([row["stage"], count(row["tokens"]), decimal(row["final_loss"]), shown])
+    return table
