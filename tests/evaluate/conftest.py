@@ -1,0 +1,168 @@
+"""A real tokenizer, trained as the study's is on Python's own sources, and small models with random weights."""
+
+from __future__ import annotations
+
+import ast
+import io
+import json
+import sysconfig
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from sentencepiece import SentencePieceProcessor, SentencePieceTrainer
+
+from sidewinder.config.model import ModelConfig
+from sidewinder.evaluate.heldout import Heldout
+from sidewinder.evaluate.subject import Subject
+from sidewinder.model import LanguageModel, init_weights
+from sidewinder.tokens.indexed import IndexedWriter
+
+STDLIB = Path(sysconfig.get_path("stdlib"))
+MAMBA2 = {"state_size": 8, "head_size": 16, "groups": 2, "chunk": 16}
+ATTENTION = {"heads": 4, "kv_heads": 2, "head_size": 8}
+CONFIGS = {
+    "transformer": {
+        "pattern": "*-*-",
+        "norm": "layernorm",
+        "attention": ATTENTION | {"rope": {"fraction": 0.5}},
+        "mlp": {"size": 64, "activation": "relu2"},
+    },
+    "mamba": {"pattern": "mmm", "mamba1": {"state_size": 8}},
+    "mamba2": {"pattern": "MMM", "mamba2": MAMBA2},
+    "hybrid": {"pattern": "M-M*-M-", "attention": ATTENTION, "mlp": {"size": 64}, "mamba2": MAMBA2},
+}
+CONTEXT_TOKENS = 96
+torch.set_num_threads(1)
+
+
+def random_model(name: str, vocab_size: int) -> LanguageModel:
+    """A model whose every parameter is random and whose predictions are far from uniform."""
+    model = LanguageModel(ModelConfig.model_validate(CONFIGS[name] | {"hidden_size": 32}), vocab_size)
+    init_weights(model, seed=1)
+    generator = torch.Generator().manual_seed(2)
+    with torch.no_grad():
+        for key, parameter in model.named_parameters():
+            scale = 0.5 if key.startswith(("embedding", "head")) else 0.1
+            parameter += scale * torch.empty(parameter.shape).normal_(generator=generator)
+    return model
+
+
+class Predictor(torch.nn.Module):
+    """Stands where a model does and predicts the tokens that a function gives, with certainty; None for uniformly."""
+
+    def __init__(self, vocab_size: int, following: Callable[[list[int]], list[int]] | None) -> None:
+        super().__init__()
+        self.vocab_size, self.following = vocab_size, following
+        self.device_holder = torch.nn.Parameter(torch.zeros(1))
+
+    def hidden(self, tokens_BL: torch.Tensor) -> torch.Tensor:
+        if self.following is None:
+            return torch.zeros(*tokens_BL.shape, self.vocab_size)
+        predicted_BL = torch.tensor([self.following(tokens) for tokens in tokens_BL.tolist()])
+        return 30.0 * torch.nn.functional.one_hot(predicted_BL, self.vocab_size).float()
+
+    def logits(self, hidden_BLV: torch.Tensor) -> torch.Tensor:
+        return hidden_BLV
+
+
+@pytest.fixture
+def predictor() -> type[Predictor]:
+    return Predictor
+
+
+def knows(sequences: list[list[int]], told: list[list[int]] | None = None) -> Callable[[list[int]], list[int]]:
+    """A function for Predictor that continues any beginning of these sequences as they go on, or as `told` goes on."""
+
+    def following(tokens: list[int]) -> list[int]:
+        length = max(place for place, token in enumerate(tokens) if token) + 1  # Token 0 is padding.
+        at = next(at for at, sequence in enumerate(sequences) if sequence[:length] == tokens[:length])
+        return ((told or sequences)[at][1:] + [0] * len(tokens))[: len(tokens)]
+
+    return following
+
+
+@pytest.fixture
+def oracle() -> Callable[..., Callable[[list[int]], list[int]]]:
+    return knows
+
+
+@pytest.fixture(scope="session")
+def texts() -> list[str]:
+    """Docstrings and sources of Python's own modules."""
+    names = (
+        "argparse",
+        "ast",
+        "bisect",
+        "codecs",
+        "decimal",
+        "doctest",
+        "heapq",
+        "logging/__init__",
+        "pathlib",
+        "statistics",
+    )
+    sources = [(STDLIB / f"{name}.py").read_text() for name in names]
+    documented = (ast.Module, ast.ClassDef, ast.FunctionDef)
+    nodes = [node for source in sources for node in ast.walk(ast.parse(source)) if isinstance(node, documented)]
+    return [text for node in nodes if (text := ast.get_docstring(node)) and len(text) > 200] + sources
+
+
+@pytest.fixture(scope="session")
+def tokenizer(texts: list[str]) -> SentencePieceProcessor:
+    """Trained with the options of the study's tokenizer (tokenizer/train.py)."""
+    model = io.BytesIO()
+    SentencePieceTrainer.train(
+        sentence_iterator=(line for text in texts for line in text.split("\n")),
+        model_writer=model,
+        model_type="bpe",
+        vocab_size=600,
+        character_coverage=0.99,
+        byte_fallback=True,
+        split_digits=True,
+        normalization_rule_name="identity",
+        add_dummy_prefix=False,
+        remove_extra_whitespaces=False,
+        allow_whitespace_only_pieces=True,
+        minloglevel=2,
+    )
+    return SentencePieceProcessor(model_proto=model.getvalue())
+
+
+@pytest.fixture(scope="session")
+def heldout(texts: list[str], tokenizer: SentencePieceProcessor, tmp_path_factory: pytest.TempPathFactory) -> Heldout:
+    """Two sources of text and one of look-up documents, as the blend lists them."""
+    folder = tmp_path_factory.mktemp("blend")
+    documents = {
+        "prose": texts[:60],
+        "code": texts[-3:],
+        "lookup": ["Ann: 12\nBob: 34\n\nBob: 34\n", "Cy: 56\n\nCy: 56\n"],
+    }
+    sources = {}
+    for name, chosen in documents.items():
+        with IndexedWriter(folder / name, np.uint16) as writer:
+            for text in chosen:
+                writer.add(tokenizer.encode(text, add_eos=True))
+        sources[name] = {"weight": 1 / 3, "heldout": [{"prefix": str(folder / name), "documents": len(chosen)}]}
+    (folder / "blend.json").write_text(json.dumps({"sources": sources}))
+    (folder / "tokenizer.model").write_bytes(tokenizer.serialized_model_proto())
+    return Heldout(
+        blend=folder / "blend.json",
+        tokenizer_file=folder / "tokenizer.model",
+        shares={"prose": 0.75, "code": 0.25},
+        languages={"prose": "en", "code": "python"},
+    )
+
+
+@pytest.fixture(params=sorted(CONFIGS))
+def subject(request: pytest.FixtureRequest, tokenizer: SentencePieceProcessor) -> Subject:
+    """Each architecture in turn."""
+    model = random_model(request.param, tokenizer.get_piece_size())
+    return Subject(request.param, model, CONTEXT_TOKENS, tokenizer)
+
+
+@pytest.fixture
+def hybrid(tokenizer: SentencePieceProcessor) -> Subject:
+    return Subject("hybrid", random_model("hybrid", tokenizer.get_piece_size()), CONTEXT_TOKENS, tokenizer)

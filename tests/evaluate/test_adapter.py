@@ -1,0 +1,102 @@
+"""Our adapter against lm-eval's own `hf` model on the exported checkpoint."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from lm_eval.api.instance import Instance
+from lm_eval.api.registry import get_model
+
+from sidewinder.errors import EvaluationError
+from sidewinder.evaluate.adapter import SidewinderLM
+from sidewinder.evaluate.subject import Subject
+from sidewinder.export.huggingface import write_model
+from sidewinder.export.tokenizer import write_tokenizer
+from sidewinder.model.checkpoint import ModelInfo, save_model
+
+pytest.importorskip("accelerate", reason="lm-eval's `hf` model imports it")
+from lm_eval.models.huggingface import HFLM
+
+
+def requests(kind: Any, arguments: list[tuple[Any, ...]]) -> list[Instance]:
+    return [Instance(kind, {}, each, at) for at, each in enumerate(arguments)]
+
+
+@pytest.fixture
+def pair(subject: Subject, tmp_path: Path) -> tuple[SidewinderLM, HFLM]:
+    """Each architecture behind our adapter and, exported, behind `hf`."""
+    (tmp_path / "tokenizer.model").write_bytes(subject.tokenizer.serialized_model_proto())
+    with torch.no_grad():  # Random bytes are no UTF-8, which the two decoders show differently.
+        subject.model.head.weight[:259] = 0
+    folder = tmp_path / "export"
+    folder.mkdir()
+    info = ModelInfo(subject.model.config, subject.model.vocab_size, subject.context_tokens, {}, {})
+    write_model(subject.model, info, folder, bos=1, eos=2)
+    write_tokenizer(tmp_path / "tokenizer.model", folder, context_tokens=subject.context_tokens)
+    exported = HFLM(pretrained=str(folder), device="cpu", dtype="float32", batch_size=1, prefix_token_id=2)
+    assert exported.max_length == subject.context_tokens
+    return SidewinderLM(subject=subject), exported
+
+
+def test_log_likelihoods_equal_those_of_hf(pair: tuple[SidewinderLM, HFLM], texts: list[str]) -> None:
+    ours, theirs = pair
+    rng = random.Random(3)
+    arguments = [("", " an answer"), ("A context with a space after it ", "and more"), ("word", "s</s>x")]
+    for text in texts[:12]:
+        start = rng.randrange(len(text) // 2)
+        arguments.append((text[start : start + rng.randrange(5, 400)], " " + text[-rng.randrange(1, 40) :]))
+    assert sum(len(ours.tok_encode(a + b)) > ours.max_length + 1 for a, b in arguments) > 1, "some must be cut"
+    wanted = theirs.loglikelihood(requests("loglikelihood", arguments), disable_tqdm=True)
+    found = ours.loglikelihood(requests("loglikelihood", arguments), disable_tqdm=True)
+    for (log_likelihood, greedy), (their_log_likelihood, their_greedy) in zip(found, wanted, strict=True):
+        assert log_likelihood == pytest.approx(their_log_likelihood, abs=1e-4)
+        assert greedy == their_greedy
+    assert ours.truncated == sum(len(ours.tok_encode(a + b)) > ours.max_length + 1 for a, b in arguments)
+
+
+def test_rolling_log_likelihoods_equal_those_of_hf(pair: tuple[SidewinderLM, HFLM], texts: list[str]) -> None:
+    ours, theirs = pair
+    arguments = [(text,) for text in (*texts[:6], texts[0][:20])]
+    wanted = theirs.loglikelihood_rolling(requests("loglikelihood_rolling", arguments), disable_tqdm=True)
+    found = ours.loglikelihood_rolling(requests("loglikelihood_rolling", arguments), disable_tqdm=True)
+    assert found == pytest.approx(wanted, rel=1e-6, abs=1e-4)
+
+
+def test_generations_equal_those_of_hf(pair: tuple[SidewinderLM, HFLM], texts: list[str]) -> None:
+    ours, theirs = pair
+    plain = {"until": [], "max_gen_toks": 24, "do_sample": False}
+    arguments = [(text[:length], plain) for text, length in zip(texts, (12, 40, 40, 200, 900), strict=False)]
+    first = ours.generate_until(requests("generate_until", arguments), disable_tqdm=True)
+    stops = [{**plain, "until": [made[5:8], "never said"]} for made in first]
+    arguments += [(context, stop) for (context, _), stop in zip(arguments, stops, strict=True)]
+    found = ours.generate_until(requests("generate_until", arguments), disable_tqdm=True)
+    assert found[:5] == first
+    assert [len(text) for text in found[5:]] <= [5] * 5
+    assert found == theirs.generate_until(requests("generate_until", arguments), disable_tqdm=True)
+
+
+def test_is_registered_and_loads_from_files(hybrid: Subject, tmp_path: Path) -> None:
+    save_model(hybrid.model, tmp_path / "checkpoint", context_tokens=64)
+    (tmp_path / "tokenizer.model").write_bytes(hybrid.tokenizer.serialized_model_proto())
+    model = get_model("sidewinder").create_from_arg_string(
+        f"checkpoint={tmp_path / 'checkpoint'},tokenizer={tmp_path / 'tokenizer.model'}", {"batch_size": 1}
+    )
+    arguments = requests("loglikelihood", [("one two", " three")])
+    assert model.max_length == 64
+    assert model.loglikelihood(arguments) == SidewinderLM(subject=hybrid).loglikelihood(arguments)
+    with pytest.raises(EvaluationError, match=r"needs a checkpoint folder and a tokenizer\n  remedy: --model_args"):
+        SidewinderLM()
+
+
+def test_what_cannot_be_generated_or_scored_is_named(hybrid: Subject) -> None:
+    model = SidewinderLM(subject=hybrid)
+    with pytest.raises(EvaluationError, match="asks for sampled text"):
+        model.generate_until(requests("generate_until", [("a", {"do_sample": True, "temperature": 0.7})]))
+    with pytest.raises(EvaluationError, match="generates up to 256 tokens, but the model reads 96 in all"):
+        model.generate_until(requests("generate_until", [("a", {"until": ["\n"]})]))
+    with pytest.raises(EvaluationError, match=r"continuation ' b b b.* of 'a' has \d+ tokens; the model reads 1 to 96"):
+        model.loglikelihood(requests("loglikelihood", [("a", " b" * 200)]))
