@@ -1,0 +1,148 @@
+"""A checkpoint as a folder that AutoModelForCausalLM and AutoTokenizer load offline, checked before it counts.
+
+Everything is written into a hidden folder inside, loaded from there and compared with the checkpoint (logits in float32
+on held-out text, token ids of held-out documents), then moved into place, the record last.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.torch import save_file
+
+from sidewinder.config.model import ModelConfig
+from sidewinder.evaluate.heldout import Heldout, heldout_of
+from sidewinder.export.card import model_card
+from sidewinder.export.mamba import MAMBA, MAMBA2, NEMOTRON_H
+from sidewinder.export.target import Target, choose
+from sidewinder.export.transformer import LLAMA, NEMOTRON, STABLELM
+from sidewinder.graph import Graph, Stage
+from sidewinder.model.checkpoint import ModelInfo, load_model
+from sidewinder.model.lm import LanguageModel
+from sidewinder.progress import Progress
+from sidewinder.record import RECORD, Job, check, outputs_of, read_record
+from sidewinder.tokenizer import MODEL
+
+TARGETS = [MAMBA, MAMBA2, NEMOTRON_H, NEMOTRON, LLAMA, STABLELM]
+PART = ".part"
+COMPARED_TOKENS = 1024  # Longest sequence whose logits are compared.
+COMPARED_BYTES = 2_000_000  # Text of each source whose token ids are compared.
+
+
+def target_of(model: ModelConfig) -> Target:
+    """The transformers class that holds a model. Raises ExportError, naming the options, where none does."""
+    return choose(model, TARGETS)
+
+
+def export_checkpoint(graph: Graph, stage: Stage) -> None:
+    """Writes the checkpoint of a stage in Hugging Face format, or does nothing where that is done.
+
+    Raises ExportError where no class fits, or where what was written does not equal the checkpoint; CheckpointError
+    or CorruptArtifact for damaged inputs.
+    """
+    heldout = heldout_of(graph)
+    job = Job(
+        folder=graph.export(stage),
+        kind="export",
+        name=f"{stage.model_name}-s{stage.seed}/{stage.kind}-{stage.training.context_tokens}/export",
+        config={"format": "huggingface", "dtype": "float32", "compared_tokens": COMPARED_TOKENS},
+        inputs=[*outputs_of(stage.record), *outputs_of(graph.tokenizer / RECORD), *heldout.artifacts],
+    )
+    with job:
+        if not job.finished:
+            for entry in job.inputs:
+                check(entry)
+            torch.set_num_threads(stage.training.threads)
+            _export(graph, stage, job, heldout)
+
+
+def _export(graph: Graph, stage: Stage, job: Job, heldout: Heldout) -> None:
+    os.environ.setdefault("HF_HUB_OFFLINE", "1")  # Nothing here may depend on a network.
+    part = job.folder / PART
+    shutil.rmtree(part, ignore_errors=True)
+    part.mkdir(parents=True)
+    with Progress(f"{stage.title} export", total=3, unit="step") as progress:
+        model, info = load_model(stage.folder / "checkpoint")
+        target = write_model(model, info, part, bos=heldout.tokenizer.bos_id(), eos=heldout.tokenizer.eos_id())
+        _write_rest(graph, stage, info, part, target.model_class)
+        progress.update(1, wrote=target.model_class)
+        job.facts = _verify(part, model, info, heldout, progress)
+    for path in sorted(part.iterdir()):
+        path.replace(job.folder / path.name)
+        job.output("export", job.folder / path.name)
+    part.rmdir()
+    job.facts["model_class"] = target.model_class
+
+
+def write_model(model: LanguageModel, info: ModelInfo, folder: Path, *, bos: int, eos: int) -> Target:
+    """Writes config.json, generation_config.json and model.safetensors; returns the class they are for."""
+    target = target_of(info.config)
+    config = target.config(
+        info.config, vocab_size=info.vocab_size, context_tokens=info.context_tokens, bos=bos, eos=eos
+    )
+    generation = {"bos_token_id": bos, "eos_token_id": eos, "do_sample": False, "use_cache": True}
+    _write_json(folder / "config.json", config)
+    _write_json(folder / "generation_config.json", generation)
+    tensors = {name: tensor.contiguous() for name, tensor in target.weights(model.state_dict()).items()}
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    return target
+
+
+def _write_rest(graph: Graph, stage: Stage, info: ModelInfo, folder: Path, model_class: str) -> None:
+    """Tokenizer files and the model card."""
+    from sidewinder.export.tokenizer import write_tokenizer
+
+    write_tokenizer(graph.tokenizer / MODEL, folder, context_tokens=info.context_tokens)
+    card = model_card(graph.study, stage, read_record(stage.record), model_class)
+    (folder / "README.md").write_text(card)
+
+
+def _verify(
+    folder: Path, model: LanguageModel, info: ModelInfo, heldout: Heldout, progress: Progress
+) -> dict[str, Any]:
+    """Facts of the comparison; raises ExportError where it fails."""
+    from sidewinder.export.verify import compare_tokenizers, largest_logit_difference
+
+    sequences = [_sequence(heldout, source, min(info.context_tokens, COMPARED_TOKENS)) for source in heldout.sources]
+    difference = largest_logit_difference(folder, model, sequences)
+    progress.update(1, largest_difference=f"{difference:.1e}")
+    documents = [text for source in heldout.sources for text in _texts(heldout, source)]
+    mismatches = compare_tokenizers(folder, heldout.tokenizer, documents)
+    progress.update(1)
+    return {
+        "max_logit_difference": difference,
+        "logit_sequences_checked": len(sequences),
+        "tokenizer_documents_checked": len(documents),
+        "tokenizer_mismatches": mismatches,
+    }
+
+
+def _sequence(heldout: Heldout, source: str, tokens: int) -> np.ndarray:
+    """The first tokens of a source's held-out documents, end-of-document tokens included."""
+    stream: list[np.ndarray] = []
+    for document in heldout.documents(source):
+        stream += [np.array([heldout.tokenizer.eos_id()]), document]
+        if sum(map(len, stream)) >= tokens:
+            break
+    return np.concatenate(stream)[:tokens]
+
+
+def _texts(heldout: Heldout, source: str) -> list[str]:
+    """Held-out documents of a source up to COMPARED_BYTES."""
+    texts, size = [], 0
+    for document in heldout.documents(source):
+        texts.append(heldout.tokenizer.decode(document.tolist()))
+        size += len(texts[-1].encode())
+        if size >= COMPARED_BYTES:
+            break
+    return texts
+
+
+def _write_json(path: Path, content: dict[str, Any]) -> None:
+    path.write_text(json.dumps(content, indent=2) + "\n")
