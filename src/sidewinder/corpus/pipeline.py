@@ -8,9 +8,11 @@ first are dropped: deduplication, shuffling and sharding are one sort of one sha
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Iterable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import orjson
 from datatrove.data import Document
@@ -70,7 +72,11 @@ def drop(step: DropShort | DropReserved, document: Document) -> bool:
 
 
 class Scatter(PipelineStep):
-    """Writes each document to the file of its shard: `folder/<shard>/<rank>.jsonl`, with its hash and origin."""
+    """Writes each document to the file of its shard: `folder/<shard>/<rank>.jsonl`, with its hash and origin.
+
+    The files get their names when the task has seen all its documents, so a task that was killed leaves nothing that
+    counts.
+    """
 
     name, type = "scatter", "writer"
 
@@ -79,24 +85,25 @@ class Scatter(PipelineStep):
         self.folder, self.shards, self.heldout_share = folder, shards, heldout_share
 
     def run(self, data: Any, rank: int = 0, world_size: int = 1) -> Iterator[Document]:
-        streams: dict[str, Any] = {}
-        try:
+        with ExitStack() as stack:
+            streams: dict[str, IO[bytes]] = {}
             for document in data:
                 key = text_hash(document.text)
-                heldout = is_heldout(key, self.heldout_share)
-                shard = HELDOUT if heldout else shard_of(key, self.shards)
+                shard = HELDOUT if is_heldout(key, self.heldout_share) else shard_of(key, self.shards)
                 if shard not in streams:
-                    path = Path(self.folder, shard, f"{rank:05d}.jsonl")
-                    path.parent.mkdir(parents=True, exist_ok=True)
-                    streams[shard] = path.open("wb")
-                origin = document.metadata
-                streams[shard].write(
-                    orjson.dumps([key.hex(), origin["file"], origin["index"], document.id, document.text]) + b"\n"
-                )
+                    streams[shard] = stack.enter_context(self._part(shard, rank).open("wb"))
+                file, index = document.metadata["file"], document.metadata["index"]
+                line = orjson.dumps([key.hex(), file, index, document.id, document.text])
+                streams[shard].write(line + b"\n")
                 yield document
-        finally:
-            for stream in streams.values():
-                stream.close()
+        for shard in streams:
+            self._part(shard, rank).replace(Path(self.folder, shard, f"{rank:05d}.jsonl"))
+
+    def _part(self, shard: str, rank: int) -> Path:
+        """Where a task's file is written until it is complete: a place of this process alone."""
+        folder = Path(self.folder, shard)
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder / f".{rank:05d}.{os.getpid()}.part"
 
 
 class Gather(PipelineStep):

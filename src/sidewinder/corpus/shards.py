@@ -27,7 +27,7 @@ def write_shard(path: Path, lines: Iterable[bytes]) -> None:
 
     The gzip header holds no name and no time, so equal lines make equal bytes.
     """
-    part = path.with_name(f".{path.name}.part")
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         with part.open("wb") as stream:
             with gzip.GzipFile(filename="", mode="wb", compresslevel=COMPRESSION, fileobj=stream, mtime=0) as packed:
