@@ -30,7 +30,7 @@ def build_catalog(results: Path, database: Path, current: Sequence[Path] | None 
         try:
             warnings = _build(part, results, current)
             part.replace(database)
-        except (duckdb.IOException, duckdb.FatalException, OSError) as error:
+        except (duckdb.OperationalError, duckdb.FatalException, OSError) as error:
             raise CatalogError(
                 f"cannot write {database}: {error}",
                 remedy="make room on the disk, or the folder writable, and try again",

@@ -138,21 +138,21 @@ class Panel:
 
 
 def spread(places: Sequence[float], gap: float, low: float, high: float) -> list[float]:
-    """Moves label places apart to at least `gap`, in their order and near their own place, inside [low, high]."""
+    """Moves label places apart to at least `gap`, in their order, near their own place and, if they fit, in range."""
     order = sorted(range(len(places)), key=lambda at: (places[at], at))
-    moved = [min(max(places[at], low), high) for at in order]
-    for _ in range(200):
-        shifted = False
+    moved = [places[at] for at in order]
+    for _ in range(100):
         for at in range(len(moved) - 1):
-            lack = gap - (moved[at + 1] - moved[at])
-            if lack > 1e-6:
-                moved[at] -= lack / 2
-                moved[at + 1] += lack / 2
-                shifted = True
-        excess = low - moved[0] if moved and moved[0] < low else high - moved[-1] if moved and moved[-1] > high else 0
-        moved = [place + excess for place in moved]
-        if not shifted:
-            break
+            lack = max(0.0, gap - (moved[at + 1] - moved[at]))
+            moved[at] -= lack / 2
+            moved[at + 1] += lack / 2
+    floor, ceiling = low, high
+    for at in range(len(moved)):
+        moved[at] = floor = max(moved[at], floor)
+        floor += gap
+    for at in reversed(range(len(moved))):
+        moved[at] = ceiling = min(moved[at], ceiling)
+        ceiling -= gap
     result = [0.0] * len(places)
     for at, place in zip(order, moved, strict=True):
         result[at] = place

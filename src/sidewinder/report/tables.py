@@ -188,7 +188,19 @@ def stages_table(data: StudyData) -> FigureTable:
 
 def corpus_table(data: StudyData) -> FigureTable:
     table = FigureTable(
-        ["source", "language", "share", "documents", "text", "tokens", "bytes/token", "held out", "read", "dropped"]
+        [
+            "source",
+            "language",
+            "share",
+            "documents",
+            "text",
+            "tokens",
+            "bytes/token",
+            "passes",
+            "held out",
+            "read",
+            "dropped",
+        ]
     )
     table.words = frozenset({"source", "language"})
     for row in data.corpus:
@@ -201,12 +213,21 @@ def corpus_table(data: StudyData) -> FigureTable:
                 size(row["bytes"]),
                 short(row["tokens"]),
                 "–" if row["bytes_per_token"] is None else f"{row['bytes_per_token']:.2f}",
+                _passes(data, row),
                 count(row["heldout_documents"]),
                 count(row["read_documents"]),
                 count(row["dropped_documents"]),
             ]
         )
     return table
+
+
+def _passes(data: StudyData, source: Row) -> str:
+    """How often pretraining goes through a source."""
+    budget = max((stage["tokens"] or 0 for stage in data.stages if stage["kind"] == "pretrain"), default=0)
+    if not (budget and source["weight"] and source["tokens"]):
+        return "–"
+    return f"{budget * source['weight'] / source['tokens']:.2f}"
 
 
 def filters_table(data: StudyData) -> FigureTable:
