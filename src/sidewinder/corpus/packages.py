@@ -21,7 +21,8 @@ from sidewinder.errors import DataError
 from sidewinder.record import Artifact
 
 SUFFIXES = {"prose": {".py", ".rst", ".md", ".txt", ""}, "code": {".py"}, "translations": {".po"}}
-SKIPPED_FOLDERS = {"test", "tests", "_tests", "_vendor", "vendor", "_vendored", "externals", "extern"}
+# distutils: NumPy's wheels have it for Python 3.11 alone, and the text should not depend on the interpreter.
+SKIPPED_FOLDERS = {"test", "tests", "_tests", "_vendor", "vendor", "_vendored", "externals", "extern", "distutils"}
 SKIPPED_NAMES = re.compile(
     r"test_.*|.*_test\.py|conftest\.py"
     r"|__config__\.py|_distributor_init.*\.py|_?version\.py|_build_config\.py"
