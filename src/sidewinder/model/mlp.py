@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from sidewinder.config.model import ModelConfig
 from sidewinder.model.cache import LayerCache
 from sidewinder.model.parts import Linear
+from sidewinder.ops.squared_relu import squared_relu
 
 
 class Mlp(nn.Module):
@@ -25,7 +26,7 @@ class Mlp(nn.Module):
         up_BLF = self.up_proj(x_BLD)
         if self.activation == "swiglu":
             return self.down_proj(F.silu(self.gate_proj(x_BLD)) * up_BLF)
-        return self.down_proj(F.gelu(up_BLF) if self.activation == "gelu" else F.relu(up_BLF).square())
+        return self.down_proj(F.gelu(up_BLF) if self.activation == "gelu" else squared_relu(up_BLF))
 
     def new_cache(self, batch: int, like: Tensor, max_tokens: int | None) -> None:
         return None

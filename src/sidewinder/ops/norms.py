@@ -5,9 +5,12 @@ Shapes: ... any leading dimensions, D channels.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 
 def rms_norm_reference(x_D: Tensor, weight_D: Tensor, eps: float) -> Tensor:
@@ -23,9 +26,37 @@ def layer_norm_reference(x_D: Tensor, weight_D: Tensor, bias_D: Tensor, eps: flo
 
 def rms_norm(x_D: Tensor, weight_D: Tensor, eps: float) -> Tensor:
     """RMSNorm (Zhang and Sennrich, arXiv 1910.07467) of `x` (…, D)."""
-    return F.rms_norm(x_D, (x_D.shape[-1],), weight_D, eps)
+    return F.rms_norm(x_D, (x_D.shape[-1],), weight_D, eps) if x_D.is_cuda else _RmsNorm.apply(x_D, weight_D, eps)
 
 
 def layer_norm(x_D: Tensor, weight_D: Tensor, bias_D: Tensor, eps: float) -> Tensor:
     """LayerNorm of `x` (…, D); the stored weight is the scale minus one, so that weight decay pulls towards one."""
     return F.layer_norm(x_D, (x_D.shape[-1],), weight_D + 1, bias_D, eps)
+
+
+def inverse_rms(x_D: Tensor, eps: float) -> Tensor:
+    """1 / sqrt(mean(x²) + eps) over the last dimension, which stays as a dimension of one."""
+    return torch.linalg.vecdot(x_D, x_D).div_(x_D.shape[-1]).add_(eps).rsqrt_()[..., None]
+
+
+def rms_gradient_(d_normal_D: Tensor, x_D: Tensor, inverse_1: Tensor) -> Tensor:
+    """Turns, in place, the gradient of x / rms into that of x."""
+    along_1 = torch.linalg.vecdot(d_normal_D, x_D)[..., None].mul_(inverse_1.square()).div_(-x_D.shape[-1])
+    return d_normal_D.addcmul_(x_D, along_1).mul_(inverse_1)
+
+
+class _RmsNorm(torch.autograd.Function):
+    """Half the passes of F.rms_norm, which on a CPU is put together from other operations."""
+
+    @staticmethod
+    def forward(ctx: Any, x_D: Tensor, weight_D: Tensor, eps: float) -> Tensor:
+        inverse_1 = inverse_rms(x_D, eps)
+        ctx.save_for_backward(x_D, weight_D, inverse_1)
+        return (x_D * inverse_1).mul_(weight_D)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *d_outputs: Tensor) -> tuple[Tensor | None, ...]:
+        (dy_D,), (x_D, weight_D, inverse_1) = d_outputs, ctx.saved_tensors
+        d_weight_D = (dy_D * x_D).mul_(inverse_1).flatten(0, -2).sum(0)
+        return rms_gradient_(dy_D * weight_D, x_D, inverse_1), d_weight_D, None

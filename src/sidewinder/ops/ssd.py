@@ -24,6 +24,9 @@ from torch.autograd.function import once_differentiable
 
 from sidewinder.ops.linear_scan import scan_backward_, scan_forward_
 
+BLOCK_TOKENS = 1024
+"""Tokens of a block, over the whole batch: what a block needs should stay in the cache nearest to the core."""
+
 
 def ssd_reference(
     x_BLHP: Tensor,
@@ -81,8 +84,11 @@ def ssd(
         dt_BLH = F.pad(dt_BLH, (0, 0, 0, pad))
         resets_BL = None if resets_BL is None else F.pad(resets_BL, (0, pad))
     inputs = (part.to(dtype) for part in (x_BLHP, dt_BLH, A_H, B_BLGN, C_BLGN, D_H, initial_BHPN))
-    y_BLHP, final_BHPN = _Ssd.apply(*inputs, resets_BL, chunk)
+    y_BLHP, final_BHPN = _Ssd.apply(*inputs, resets_BL, chunk, torch.is_grad_enabled())
     return y_BLHP[:, :length].to(x_BLHP.dtype), final_BHPN
+
+
+_Inputs = tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor | None]
 
 
 class _Ssd(torch.autograd.Function):
@@ -98,59 +104,98 @@ class _Ssd(torch.autograd.Function):
         initial_BHPN: Tensor,
         resets_BL: Tensor | None,
         chunk: int,
+        with_gradient: bool,
     ) -> tuple[Tensor, Tensor]:
-        x_cBHQP, dt_cBHQ = _chunks(x_BLHP, chunk), _chunks(dt_BLH, chunk).contiguous()
-        B_cBGQN, C_cBGQN = _chunks(B_BLGN, chunk).contiguous(), _chunks(C_BLGN, chunk).contiguous()
-        decays = _decays(dt_cBHQ, A_H, resets_BL)
-        W_cBHQR = _coefficients(B_cBGQN, C_cBGQN, decays[0], decays[1])
-        V_cBHRP = W_cBHQR.new_empty(*W_cBHQR.shape[:3], W_cBHQR.shape[-1], x_cBHQP.shape[-1])
-        u_cBHQP, entering_cBHNP = V_cBHRP.tensor_split([chunk], dim=-2)
-        torch.mul(x_cBHQP, dt_cBHQ[..., None], out=u_cBHQP)
-        added_cBHNP = _product(_of_heads(B_cBGQN, decays[2][..., None]).mT, u_cBHQP)
-        whole_cBH11 = decays[1][..., -1, None, None]
-        entering_cBHNP[0] = initial_BHPN.mT
-        entering_cBHNP[1:] = added_cBHNP[:-1]
-        scan_forward_(F.pad(whole_cBH11[:-1], (0, 0, 0, 0, 0, 0, 0, 0, 1, 0)), entering_cBHNP)
-        final_BHNP = torch.addcmul(added_cBHNP[-1], whole_cBH11[-1], entering_cBHNP[-1])
-        y_cBHQP = _product(W_cBHQR, V_cBHRP)
-        ctx.save_for_backward(
-            x_BLHP, dt_cBHQ, A_H, B_cBGQN, C_cBGQN, D_H, *decays, W_cBHQR, V_cBHRP, y_cBHQP, final_BHNP
-        )
+        inputs = (x_BLHP, dt_BLH, A_H, B_BLGN, C_BLGN, resets_BL)
+        y_BLHP, h_BHNP, entering = x_BLHP.new_empty(x_BLHP.shape), initial_BHPN.mT.contiguous(), []
+        for part in _parts(x_BLHP, chunk):
+            if with_gradient:
+                entering.append(h_BHNP)
+            block = _Block(inputs, part, chunk)
+            h_BHNP = block.enter(h_BHNP)
+            y_cBHQP = _product(block.W_cBHQR, block.V_cBHRP)
+            out_BcQHP = y_BLHP[:, part].unflatten(1, (-1, chunk))
+            x_BcQHP = x_BLHP[:, part].unflatten(1, (-1, chunk))
+            torch.addcmul(y_cBHQP.permute(1, 0, 3, 2, 4), x_BcQHP, D_H[:, None], out=out_BcQHP)
+        ctx.save_for_backward(*inputs, D_H, *entering)
         ctx.chunk = chunk
         ctx.set_materialize_grads(False)
-        y_BcQHP = y_cBHQP.new_empty(x_BLHP.shape).unflatten(1, (-1, chunk))
-        torch.addcmul(y_cBHQP.permute(1, 0, 3, 2, 4), x_BLHP.unflatten(1, (-1, chunk)), D_H[:, None], out=y_BcQHP)
-        return y_BcQHP.flatten(1, 2), final_BHNP.mT.contiguous()
+        return y_BLHP, h_BHNP.mT.contiguous()
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, dy_BLHP: Tensor | None, d_final_BHPN: Tensor | None) -> tuple[Tensor | None, ...]:
-        x_BLHP, dt_cBHQ, A_H, B_cBGQN, C_cBGQN, D_H, *decays, W_cBHQR, V_cBHRP, y_cBHQP, final_BHNP = ctx.saved_tensors
+        x_BLHP, dt_BLH, A_H, B_BLGN, C_BLGN, resets_BL, D_H, *entering = ctx.saved_tensors
+        inputs = (x_BLHP, dt_BLH, A_H, B_BLGN, C_BLGN, resets_BL)
         dy_BLHP = torch.zeros_like(x_BLHP) if dy_BLHP is None else dy_BLHP
-        d_final_BHNP = torch.zeros_like(final_BHNP) if d_final_BHPN is None else d_final_BHPN.mT
-        dy_cBHQP = _chunks(dy_BLHP, ctx.chunk).contiguous()
-        dW_cBHQR, dV_cBHRP = _product(dy_cBHQP, V_cBHRP.mT), _product(W_cBHQR.mT, dy_cBHQP)
-        u_cBHQP, entering_cBHNP = V_cBHRP.tensor_split([ctx.chunk], dim=-2)
-        du_cBHQP, d_entering_cBHNP = dV_cBHRP.tensor_split([ctx.chunk], dim=-2)
-        d_added_cBHNP = _back_over_chunks(decays[1][..., -1, None, None], d_entering_cBHNP, d_final_BHNP)
-        left_cBHQN = _of_heads(B_cBGQN, decays[2][..., None])
-        du_cBHQP = _product(left_cBHQN, d_added_cBHNP).add_(du_cBHQP)
-        dB_cBGQN, dC_cBGQN = _score_gradients(dW_cBHQR, _product(u_cBHQP, d_added_cBHNP.mT), B_cBGQN, C_cBGQN, decays)
+        dh_BHNP = torch.zeros_like(entering[0]) if d_final_BHPN is None else d_final_BHPN.mT
+        dx_BLHP, ddt_BLH, dB_BLGN, dC_BLGN = (part.new_empty(part.shape) for part in (x_BLHP, dt_BLH, B_BLGN, C_BLGN))
+        dA_H, dD_H = torch.zeros_like(A_H), torch.zeros_like(D_H)
+        for part, h_BHNP in zip(reversed(_parts(x_BLHP, ctx.chunk)), reversed(entering), strict=True):
+            block = _Block(inputs, part, ctx.chunk)
+            block.enter(h_BHNP)
+            dy_BlHP, x_BlHP, dt_BlH = dy_BLHP[:, part], x_BLHP[:, part], dt_BLH[:, part]
+            dh_BHNP, du_BlHP, d_from_BlH, dB_BLGN[:, part], dC_BLGN[:, part] = block.gradients(dy_BlHP, dh_BHNP)
+            # Every output of token i has the factor exp(S_i) and every input of token j the factor exp(−S_j), so the
+            # gradient of S follows from values and their gradients: no gradient of a decay is ever needed.
+            slope_BlH = torch.linalg.vecdot(x_BlHP, du_BlHP)
+            d_rate_BlH = _from_later(torch.addcmul(d_from_BlH, slope_BlH, dt_BlH, value=-1), ctx.chunk)
+            torch.addcmul(slope_BlH, d_rate_BlH, A_H, out=ddt_BLH[:, part])
+            dA_H += torch.linalg.vecdot(d_rate_BlH, dt_BlH, dim=1).sum(0)
+            dD_H += torch.linalg.vecdot(x_BlHP, dy_BlHP).sum((0, 1))
+            torch.mul(du_BlHP, dt_BlH[..., None], out=dx_BLHP[:, part]).addcmul_(dy_BlHP, D_H[:, None])
+        return dx_BLHP, ddt_BLH, dA_H, dB_BLGN, dC_BLGN, dD_H, dh_BHNP.mT, None, None, None
 
-        # Every output of token i has the factor exp(S_i), every input of token j the factor exp(−S_j), the state that
-        # leaves a chunk the factor exp(S_Q): so the gradient of S follows from values and their gradients alone.
-        dS_cBHQ = torch.linalg.vecdot(dy_cBHQP, y_cBHQP) - torch.linalg.vecdot(u_cBHQP, du_cBHQP)
-        leaving_cBHNP = torch.cat([entering_cBHNP[1:], final_BHNP[None]])
-        dS_cBHQ[..., -1] += torch.linalg.vecdot(leaving_cBHNP.flatten(-2), d_added_cBHNP.flatten(-2))
-        d_rate_cBHQ = dS_cBHQ.flip(-1).cumsum(-1).flip(-1)
 
-        du_BLHP = _tokens(du_cBHQP).contiguous()
-        dt_BLH = _tokens(dt_cBHQ)
-        ddt_BLH = torch.linalg.vecdot(x_BLHP, du_BLHP) + _tokens(d_rate_cBHQ * A_H[:, None])
-        dA_H, dD_H = (d_rate_cBHQ * dt_cBHQ).sum((0, 1, 3)), torch.linalg.vecdot(x_BLHP, dy_BLHP).sum((0, 1))
-        dx_BLHP = du_BLHP.mul_(dt_BLH[..., None]).addcmul_(dy_BLHP, D_H[:, None])
-        d_initial_BHPN = d_entering_cBHNP[0].mT
-        return dx_BLHP, ddt_BLH, dA_H, _tokens(dB_cBGQN), _tokens(dC_cBGQN), dD_H, d_initial_BHPN, None, None
+def _parts(x_BLHP: Tensor, chunk: int) -> list[slice]:
+    """The tokens of each block: whole chunks, as many as fit BLOCK_TOKENS over the batch."""
+    batch, length = x_BLHP.shape[:2]
+    tokens = max(1, BLOCK_TOKENS // (batch * chunk)) * chunk
+    return [slice(start, min(start + tokens, length)) for start in range(0, length, tokens)]
+
+
+class _Block:
+    """A few chunks of every sequence: what they are multiplied by, made from the inputs whenever it is needed."""
+
+    def __init__(self, inputs: _Inputs, part: slice, chunk: int) -> None:
+        x_BLHP, dt_BLH, A_H, B_BLGN, C_BLGN, resets_BL = inputs
+        self.chunk = chunk
+        dt_cBHQ = _chunks(dt_BLH[:, part], chunk).contiguous()
+        self.B_cBGQN = _chunks(B_BLGN[:, part], chunk).contiguous()
+        self.C_cBGQN = _chunks(C_BLGN[:, part], chunk).contiguous()
+        self.decays = _decays(dt_cBHQ, A_H, None if resets_BL is None else resets_BL[:, part])
+        self.W_cBHQR = _coefficients(self.B_cBGQN, self.C_cBGQN, *self.decays[:2])
+        self.left_cBHQN = _of_heads(self.B_cBGQN, self.decays[2][..., None])
+        self.V_cBHRP = self.W_cBHQR.new_empty(*self.W_cBHQR.shape[:3], self.W_cBHQR.shape[-1], x_BLHP.shape[-1])
+        self.u_cBHQP, self.entering_cBHNP = self.V_cBHRP.tensor_split([chunk], dim=-2)
+        torch.mul(_chunks(x_BLHP[:, part], chunk), dt_cBHQ[..., None], out=self.u_cBHQP)
+        self.whole_cBH11 = self.decays[1][..., -1, None, None]
+
+    def enter(self, h_BHNP: Tensor) -> Tensor:
+        """Writes the states that enter the chunks, from the one that enters the first; returns the one that leaves."""
+        added_cBHNP = _product(self.left_cBHQN.mT, self.u_cBHQP)
+        self.entering_cBHNP[0] = h_BHNP
+        self.entering_cBHNP[1:] = added_cBHNP[:-1]
+        scan_forward_(self.whole_cBH11.roll(1, 0), self.entering_cBHNP)
+        self.final_BHNP = torch.addcmul(added_cBHNP[-1], self.whole_cBH11[-1], self.entering_cBHNP[-1])
+        return self.final_BHNP
+
+    def gradients(self, dy_BLHP: Tensor, d_final_BHNP: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+        """Gradients of the entering state, of u = dt · x, of S through what comes out at a token, of B and of C."""
+        dy_cBHQP = _chunks(dy_BLHP, self.chunk).contiguous()
+        dW_cBHQR, dV_cBHRP = _product(dy_cBHQP, self.V_cBHRP.mT), _product(self.W_cBHQR.mT, dy_cBHQP)
+        du_cBHQP, d_entering_cBHNP = dV_cBHRP.tensor_split([self.chunk], dim=-2)
+        d_entering_cBHNP[-1].addcmul_(self.whole_cBH11[-1], d_final_BHNP)
+        scan_backward_(self.whole_cBH11[:-1], d_entering_cBHNP)
+        d_added_cBHNP = torch.cat([d_entering_cBHNP[1:], d_final_BHNP[None]])
+        du_cBHQP = _product(self.left_cBHQN, d_added_cBHNP).add_(du_cBHQP)
+        d_from_cBHQ = torch.linalg.vecdot(dW_cBHQR, self.W_cBHQR)
+        leaving_cBHNP = torch.cat([self.entering_cBHNP[1:], self.final_BHNP[None]])
+        d_from_cBHQ[..., -1] += torch.linalg.vecdot(leaving_cBHNP.flatten(-2), d_added_cBHNP.flatten(-2))
+        d_left_cBHQN = _product(self.u_cBHQP, d_added_cBHNP.mT)
+        dB_cBGQN, dC_cBGQN = _score_gradients(dW_cBHQR, d_left_cBHQN, self.B_cBGQN, self.C_cBGQN, self.decays)
+        tokens = (_tokens(part) for part in (du_cBHQP, d_from_cBHQ, dB_cBGQN, dC_cBGQN))
+        return d_entering_cBHNP[0], *tokens  # type: ignore[return-value]
 
 
 def _decays(dt_cBHQ: Tensor, A_H: Tensor, resets_BL: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
@@ -179,16 +224,6 @@ def _coefficients(B_cBGQN: Tensor, C_cBGQN: Tensor, within_cBHQQ: Tensor, enter_
     return W_cBHQR
 
 
-def _back_over_chunks(whole_cBH11: Tensor, d_entering_cBHNP: Tensor, d_final_BHNP: Tensor) -> Tensor:
-    """Completes, in place, the gradients of the states that enter chunks with what reaches them through later chunks.
-
-    Returns the gradients of the states that leave chunks.
-    """
-    d_entering_cBHNP[-1].addcmul_(whole_cBH11[-1], d_final_BHNP)
-    scan_backward_(whole_cBH11[:-1], d_entering_cBHNP)
-    return torch.cat([d_entering_cBHNP[1:], d_final_BHNP[None]])
-
-
 def _score_gradients(
     dW_cBHQR: Tensor, d_left_cBHQN: Tensor, B_cBGQN: Tensor, C_cBGQN: Tensor, decays: Sequence[Tensor]
 ) -> tuple[Tensor, Tensor]:
@@ -210,6 +245,12 @@ def _chunks(part_BLX: Tensor, chunk: int) -> Tensor:
 def _tokens(part_cBXQ: Tensor) -> Tensor:
     """(c, B, X, Q, …) as (B, L, X, …)."""
     return part_cBXQ.transpose(2, 3).transpose(0, 1).flatten(1, 2)
+
+
+def _from_later(part_BLH: Tensor, chunk: int) -> Tensor:
+    """Sums over a token and the later ones of its chunk."""
+    later_QQ = torch.ones(chunk, chunk, dtype=part_BLH.dtype, device=part_BLH.device).triu_()
+    return torch.matmul(later_QQ, part_BLH.unflatten(1, (-1, chunk))).flatten(1, 2)
 
 
 def _product(left_cBHmk: Tensor, right_cBHkn: Tensor) -> Tensor:
