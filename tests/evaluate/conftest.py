@@ -14,10 +14,18 @@ import pytest
 import torch
 from sentencepiece import SentencePieceProcessor, SentencePieceTrainer
 
+from sidewinder.config.load import parse_study
 from sidewinder.config.model import ModelConfig
+from sidewinder.corpus.build import build_source
 from sidewinder.evaluate.heldout import Heldout
 from sidewinder.evaluate.subject import Subject
+from sidewinder.graph import Graph, Stage
 from sidewinder.model import LanguageModel, init_weights
+from sidewinder.model.checkpoint import save_model
+from sidewinder.record import Job
+from sidewinder.tokenizer.train import train_tokenizer
+from sidewinder.tokens.blend import write_blend
+from sidewinder.tokens.encode import encode_shard
 from sidewinder.tokens.indexed import IndexedWriter
 
 STDLIB = Path(sysconfig.get_path("stdlib"))
@@ -35,6 +43,20 @@ CONFIGS = {
     "hybrid": {"pattern": "M-M*-M-", "attention": ATTENTION, "mlp": {"size": 64}, "mamba2": MAMBA2},
 }
 CONTEXT_TOKENS = 96
+TRAINING = {
+    "context_tokens": CONTEXT_TOKENS,
+    "batch_sequences": 1,
+    "budget_tokens": 960,
+    "learning_rate": 1e-3,
+    "minimum_learning_rate": 1e-4,
+    "device": "cpu",
+}
+SUITES = {
+    "heldout": {"kind": "bits_per_byte", "tokens_per_source": 500},
+    "phonebook": {"kind": "phonebook", "lengths_tokens": [64, 128], "books": 3},
+    "needle": {"kind": "needle", "lengths_tokens": [64, 384, 9999], "samples": 3},
+    "cloze": {"kind": "harness", "tasks": ["sidewinder_cloze"], "samples": 12},
+}
 torch.set_num_threads(1)
 
 
@@ -166,3 +188,53 @@ def subject(request: pytest.FixtureRequest, tokenizer: SentencePieceProcessor) -
 @pytest.fixture
 def hybrid(tokenizer: SentencePieceProcessor) -> Subject:
     return Subject("hybrid", random_model("hybrid", tokenizer.get_piece_size()), CONTEXT_TOKENS, tokenizer)
+
+
+@pytest.fixture(scope="session")
+def graph(texts: list[str], tmp_path_factory: pytest.TempPathFactory) -> Graph:
+    """A small study whose text, tokenizer and tokens were made by the real stages, and whose models are random."""
+    root = tmp_path_factory.mktemp("study")
+    for place, text in enumerate(texts):
+        kind = root / ("code" if "\ndef " in text else "prose")
+        kind.mkdir(exist_ok=True)
+        (kind / f"{place}.txt").write_text(text)
+    sources = {
+        name: {"language": language, "reader": {"kind": "text", "path": str(root / name)}}
+        for name, language in (("prose", "en"), ("code", "python"))
+    }
+    models = {name: config | {"hidden_size": 32} for name, config in CONFIGS.items()}
+    study = {
+        "study": "tiny",
+        "results": str(root / "results"),
+        "sources": sources,
+        "blend": {"prose": 0.7, "code": 0.3},
+        "heldout_share": 0.3,
+        "lookup": {"share": 0.2, "documents": 60, "digits": 3},
+        "tokenizer": {"vocab_size": 600, "sample_bytes": 200_000, "character_coverage": 0.98},
+        "models": models,
+        "training": TRAINING,
+        "suites": SUITES,
+        "evaluate": list(SUITES),
+    }
+    made = Graph(parse_study(study))
+    for source in made.source_configs:
+        build_source(made, source, 1)
+    train_tokenizer(made)
+    for source in made.source_configs:
+        for shard in made.shards(source):
+            encode_shard(made, source, shard)
+    write_blend(made)
+    for stage in made.stages:
+        make_checkpoint(stage)
+    return made
+
+
+def make_checkpoint(stage: Stage) -> None:
+    """What a training stage leaves, with random weights."""
+    name = f"{stage.model_name}-s{stage.seed}/{stage.kind}-{stage.training.context_tokens}"
+    with Job(stage.folder, stage.kind, name, stage.resolved(), []) as job:
+        model = random_model(stage.model_name, 600)
+        weights, description = save_model(model, stage.folder / "checkpoint", context_tokens=CONTEXT_TOKENS)
+        job.output("checkpoint", weights)
+        job.output("model_config", description)
+        job.facts = {"parameters": sum(parameter.numel() for parameter in model.parameters()), "final_loss": 6.5}

@@ -18,7 +18,7 @@ from sidewinder.evaluate.subject import Subject
 SUITE = BitsPerByte(kind="bits_per_byte", tokens_per_source=700)
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def direct(subject: Subject, heldout: Heldout, source: str) -> float:
     """Nats over bytes, document by document and window by window, straight from the definition."""
     model, nats, size, left = subject.model.double(), 0.0, 0, SUITE.tokens_per_source

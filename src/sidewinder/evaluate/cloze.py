@@ -22,7 +22,7 @@ TASK = "sidewinder_cloze"
 FILE = "cloze.jsonl"
 VERSION = 1
 CHOICES = 4
-FEWEST_CHARACTERS, MOST_CHARACTERS = 100, 400  # Of the context before the word.
+FEWEST_CHARACTERS, MOST_CHARACTERS = 100, 200  # Of the context before the word.
 PER_DOCUMENT = 4
 SENTENCE_END = re.compile(r"(?<=[a-z,]) ([a-z]{4,})\.(?=\s)")
 

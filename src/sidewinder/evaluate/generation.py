@@ -13,7 +13,7 @@ from sidewinder.evaluate.scoring import device_of
 from sidewinder.model import LanguageModel
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def generate_greedily(
     model: LanguageModel,
     prompts: Sequence[Sequence[int]],

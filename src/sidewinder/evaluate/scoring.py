@@ -95,7 +95,7 @@ def device_of(model: LanguageModel) -> torch.device:
     return next(model.parameters()).device
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def _score_batch(model: LanguageModel, items: Sequence[Item], lengths: Sequence[int]) -> list[list[SpanScore]]:
     device = device_of(model)
     inputs_BL = padded([item.tokens[:length] for item, length in zip(items, lengths, strict=True)], device)

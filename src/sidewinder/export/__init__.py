@@ -1,5 +1,6 @@
 """Checkpoints in other systems' formats.
 
-`huggingface` is the job. `target` chooses the transformers class for a model, `mamba` and `transformer` hold the
-classes, `tokenizer` writes the tokenizer, `card` the model card, and `verify` loads what was written and compares.
+`huggingface` is the job. `classes` lists the transformers classes, which `mamba` and `transformer` describe and
+`target` chooses from; `tokenizer` writes the tokenizer, `card` the model card; `verify` loads what was written and
+compares.
 """

@@ -16,12 +16,10 @@ import numpy as np
 import torch
 from safetensors.torch import save_file
 
-from sidewinder.config.model import ModelConfig
 from sidewinder.evaluate.heldout import Heldout, heldout_of
 from sidewinder.export.card import model_card
-from sidewinder.export.mamba import MAMBA, MAMBA2, NEMOTRON_H
-from sidewinder.export.target import Target, choose
-from sidewinder.export.transformer import LLAMA, NEMOTRON, STABLELM
+from sidewinder.export.classes import target_of
+from sidewinder.export.target import Target
 from sidewinder.graph import Graph, Stage
 from sidewinder.model.checkpoint import ModelInfo, load_model
 from sidewinder.model.lm import LanguageModel
@@ -29,15 +27,9 @@ from sidewinder.progress import Progress
 from sidewinder.record import RECORD, Job, check, outputs_of, read_record
 from sidewinder.tokenizer import MODEL
 
-TARGETS = [MAMBA, MAMBA2, NEMOTRON_H, NEMOTRON, LLAMA, STABLELM]
 PART = ".part"
 COMPARED_TOKENS = 1024  # Longest sequence whose logits are compared.
 COMPARED_BYTES = 2_000_000  # Text of each source whose token ids are compared.
-
-
-def target_of(model: ModelConfig) -> Target:
-    """The transformers class that holds a model. Raises ExportError, naming the options, where none does."""
-    return choose(model, TARGETS)
 
 
 def export_checkpoint(graph: Graph, stage: Stage) -> None:

@@ -1,0 +1,93 @@
+"""Suites as jobs on a small study: what they leave, what they skip, and what stops them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from sidewinder.errors import CheckpointError, CorruptArtifact, EvaluationError
+from sidewinder.evaluate.run import evaluate
+from sidewinder.graph import Graph, Stage
+from sidewinder.record import RECORD, Artifact, check, read_record
+
+FIELDS = {"task", "metric", "value", "stderr", "n", "context_tokens", "variant"}
+
+
+def stage_of(graph: Graph, model: str) -> Stage:
+    return next(stage for stage in graph.stages if stage.model_name == model)
+
+
+@pytest.mark.parametrize("suite", ["heldout", "phonebook", "needle", "cloze"])
+def test_a_suite_leaves_scores_samples_and_a_record(graph: Graph, suite: str) -> None:
+    stage = stage_of(graph, "hybrid")
+    evaluate(graph, stage, suite)
+    folder = graph.evaluation(stage, suite)
+    scores = json.loads((folder / "scores.json").read_text())
+    samples = [json.loads(line) for line in (folder / "samples.jsonl").read_text().splitlines()]
+    record = read_record(folder / RECORD)
+    assert (scores["suite"], scores["kind"]) == (suite, graph.study.suites[suite].kind)
+    assert scores["scores"]
+    assert all(set(score) == FIELDS for score in scores["scores"])
+    assert len(samples) == record["facts"]["samples"] > 0
+    assert record["kind"] == "evaluate"
+    assert record["name"] == f"hybrid-s1/pretrain-96/{suite}"
+    roles = {entry["role"] for entry in record["inputs"]}
+    assert {"checkpoint", "model_config", "tokenizer"} <= roles
+    assert ({"blend", "bin", "idx"} <= roles) == (suite in ("heldout", "cloze"))
+    for entry in record["outputs"]:
+        check(Artifact(**entry), deep=True)
+
+
+def test_lengths_follow_the_context(graph: Graph) -> None:
+    stage = stage_of(graph, "mamba")
+    evaluate(graph, stage, "needle")
+    folder = graph.evaluation(stage, "needle")
+    assert {score["context_tokens"] for score in json.loads((folder / "scores.json").read_text())["scores"]} == {384}
+    left_out = read_record(folder / RECORD)["facts"]["lengths_left_out"]
+    assert left_out["9999"] == "beyond 4 x the context of 96 tokens"
+    assert "the shortest prompt" in left_out["64"]
+
+
+def test_a_finished_suite_is_not_repeated_and_a_repeated_one_is_equal(graph: Graph) -> None:
+    stage = stage_of(graph, "mamba2")
+    files = [graph.evaluation(stage, "phonebook") / name for name in ("scores.json", "samples.jsonl")]
+    evaluate(graph, stage, "phonebook")
+    before, times = [path.read_bytes() for path in files], [path.stat().st_mtime_ns for path in files]
+    evaluate(graph, stage, "phonebook")
+    assert [path.stat().st_mtime_ns for path in files] == times
+    files[0].unlink()
+    evaluate(graph, stage, "phonebook")
+    assert [path.read_bytes() for path in files] == before
+
+
+def test_damage_is_named_and_leaves_no_record(graph: Graph) -> None:
+    stage = stage_of(graph, "transformer")
+    weights = stage.folder / "checkpoint" / "model.safetensors"
+    whole = weights.read_bytes()
+    record = graph.evaluation(stage, "phonebook") / RECORD
+    try:
+        weights.write_bytes(whole[:1000])
+        with pytest.raises(CorruptArtifact, match=r"checkpoint: .*model.safetensors has 1,000 bytes instead of"):
+            evaluate(graph, stage, "phonebook")
+        weights.write_bytes(b"\xff" * len(whole))
+        with pytest.raises(CheckpointError, match="cannot read the weights"):
+            evaluate(graph, stage, "phonebook")
+        tensors = load_file(_restored(weights, whole))
+        tensors["head.weight"] = torch.full_like(tensors["head.weight"], float("nan"))
+        save_file(tensors, weights, metadata={"format": "pt"})
+        with pytest.raises(EvaluationError, match=r"log-likelihood of standard book \d of 64 tokens .* is nan"):
+            evaluate(graph, stage, "phonebook")
+        assert not record.exists()
+    finally:
+        weights.write_bytes(whole)
+    evaluate(graph, stage, "phonebook")
+    assert record.exists()
+
+
+def _restored(path: Path, content: bytes) -> Path:
+    path.write_bytes(content)
+    return path
