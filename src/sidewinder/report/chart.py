@@ -66,7 +66,7 @@ def line_chart(name: str, label: str, axes: Axes, series: Sequence[Series], widt
         level, name = axes.reference
         y = panel.y(level)
         panel.add(tag("line", x1=panel.left, x2=panel.right, y1=y, y2=y, class_="reference"))
-        panel.add(text(panel.left + 4, y - 5, name, "tick"))
+        panel.add(text(panel.right - 2, y - 5, name, "tick end"))
     panel.add(text(0, 12, axes.y_title, "title"), text(panel.right, panel.bottom + 36, axes.x_title, "title end"))
     frame = tag(
         "rect", x=panel.left, y=panel.top - 4, width=panel.right - panel.left, height=panel.bottom - panel.top + 4

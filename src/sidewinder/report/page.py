@@ -11,7 +11,7 @@ import yaml
 from markupsafe import Markup
 
 from sidewinder.report import tables
-from sidewinder.report.data import StudyData
+from sidewinder.report.data import Row, StudyData
 from sidewinder.report.figures.bytes import byte_figures
 from sidewinder.report.figures.common import dash
 from sidewinder.report.figures.cost import clock, cost_figures, timeline
@@ -52,6 +52,7 @@ def page(data: StudyData) -> str:
             filters=tables.filters_table(data),
             exports=tables.exports_table(data),
             lineage=lineage_figure(data),
+            example=next((job["name"] for job in data.jobs if job["suite"]), "JOB"),
             code=tables.code_table(data),
             machines=tables.machines_table(data),
             superseded=tables.superseded_table(data),
@@ -74,8 +75,14 @@ def _subtitle(data: StudyData) -> str:
     parts = [", ".join(_counted(len(things), word) for things, word in counts), date(data.ended_at)]
     if data.code:
         last = data.code[-1]
-        parts.append(f"Sidewinder {last['version']}" + (f", commit {digits(last['commit'])}" if last["commit"] else ""))
+        parts.append(f"Sidewinder {last['version']}" + _commit(last))
     return " · ".join(parts)
+
+
+def _commit(code: Row) -> str:
+    if not code["commit"]:
+        return ""
+    return f", commit {digits(code['commit'])}" + (" with changes" if code["dirty"] else "")
 
 
 def _counted(number: int, word: str) -> str:

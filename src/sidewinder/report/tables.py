@@ -65,7 +65,7 @@ def leaderboard(data: StudyData) -> Table:
             rivals = [other for other in main if _column(other) == column and _stage(other) == _stage(score)]
             at = f" at {score.context_tokens:,} tokens" if score.context_tokens else ""
             hint = f"{score.n or 0:,} samples{at}"
-            cells.append(Cell(score_value(score), repr(score.value), score is _best(rivals), hint))
+            cells.append(Cell(score_value(score), repr(score.value), _is_best(score, rivals), hint))
         table.add(cells, switches(checkpoint), checkpoint.place)
     return table
 
@@ -94,11 +94,10 @@ def _column(score: Score) -> str:
     return " ".join(part for part in (task, score.variant, words(score.metric)) if part)
 
 
-def _best(scores: list[Score]) -> Score | None:
-    """The best of several scores; none where all are equal."""
-    if len({score.value for score in scores}) < 2:
-        return None
-    return (min if scores[0].lower_is_better else max)(scores, key=lambda score: score.value)
+def _is_best(score: Score, rivals: list[Score]) -> bool:
+    """Whether no rival is better; nobody is the best where all are equal."""
+    values = {rival.value for rival in rivals}
+    return len(values) > 1 and score.value == (min(values) if score.lower_is_better else max(values))
 
 
 def all_scores(data: StudyData) -> Table:

@@ -50,7 +50,7 @@ def _separation(best: Score, second: Score) -> str:
     """Whether the first two differ by more than twice their combined error."""
     gap = abs(best.value - second.value)
     if best.error is None or second.error is None:
-        return "Their error is not known."
+        return "The standard error is not known."
     error = math.hypot(best.error, second.error)
     what = "spread over seeds" if best.sd is not None else "standard error over documents"
     verb = "exceeds" if gap > 2 * error else "does not exceed"

@@ -15,11 +15,11 @@ WITH RECURSIVE start AS (
 )
 SELECT
     depth, 'artifact' AS what, role AS kind, path AS name, sha256, bytes,
-    NULL AS commit, NULL AS code_sha256, NULL AS config_sha256
+    NULL AS commit, NULL AS dirty, NULL AS code_sha256, NULL AS config_sha256
 FROM nearest JOIN artifacts ON artifact = node
 UNION ALL
 SELECT
     depth, 'job', kind, job, identity, NULL,
-    commit || if(dirty, ' (modified)', ''), code_sha256, config_sha256
+    commit, dirty, code_sha256, config_sha256
 FROM nearest JOIN jobs ON job = node
 ORDER BY depth, what, kind, name

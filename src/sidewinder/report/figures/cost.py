@@ -15,8 +15,7 @@ from sidewinder.report.svg import CHARACTER, Scale, picture, tag, text
 from sidewinder.report.text import count, duration, seconds, short, size
 
 WIDTH, LANE = 1040, 17
-BREAK_SHARE = 0.06  # A pause longer than this share of the working time is cut out of the time axis.
-BREAK_PIXELS = 14.0
+BREAK_SHARE, BREAK_S = 0.06, 30.0  # A pause longer than both, share of the work and seconds, is cut out.
 
 
 def cost_figures(data: StudyData) -> tuple[list[Figure], FigureTable]:
@@ -109,7 +108,7 @@ def clock(jobs: list[Row]) -> Clock:
     times = sorted((_epoch(job["started_at"]), _epoch(job["ended_at"])) for job in jobs)
     busy = _join(times, 0.0)
     working = sum(end - start for start, end in busy)
-    spans = _join(busy, BREAK_SHARE * working)
+    spans = _join(busy, max(BREAK_S, BREAK_SHARE * working))
     breaks, done = [], 0.0
     for start, end in spans[:-1]:
         done += end - start

@@ -37,19 +37,21 @@ def length_figures(data: StudyData) -> tuple[list[Figure], FigureTable]:
     table = FigureTable(["task", "variant", "metric", "checkpoint", "length", "score", "±", "n", "seeds"])
     table.words = frozenset({"task", "variant", "metric", "checkpoint"})
     scores = [score for score in data.scores if score.context_tokens is not None]
+    shares = [score.value for score in scores if score.metric in SHARES]
+    top = next((top for top in (0.25, 0.5) if max(shares, default=1.0) <= top), 1.0)  # One axis for all panels.
     for place, (_, group) in enumerate(groupby(scores, key=lambda score: score.series)):
         members = list(group)
         if len({score.context_tokens for score in members}) > 1:
-            figures.append(_panel(data, f"length-{place}", members))
+            figures.append(_panel(data, f"length-{place}", members, top))
         table.rows.extend(_row(score) for score in members)
     return figures, table
 
 
-def _panel(data: StudyData, name: str, scores: list[Score]) -> Figure:
+def _panel(data: StudyData, name: str, scores: list[Score], top: float) -> Figure:
     title = series_title(scores[0])
     lengths = sorted({score.context_tokens or 0 for score in scores})
     is_share = scores[0].metric in SHARES
-    low, high = (0.0, 1.0) if is_share else _range([score.value for score in scores])
+    low, high = (0.0, top) if is_share else _range([score.value for score in scores])
     ticks = [(value, percent(value) if is_share else f"{value:.3g}") for value in round_ticks(low, high, 5)]
     axes = Axes(
         lengths[0], lengths[-1], low, high, _length_ticks(lengths), ticks, "prompt length, tokens", "", x_log=True

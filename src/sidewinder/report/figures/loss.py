@@ -145,8 +145,8 @@ def _rounded(high: float, ticks: int) -> float:
 
 def _loss_range(found: Sequence[Curve]) -> tuple[float, float]:
     low = min(min(curve.low) for curve in found)
-    high = max(curve.high[min(len(curve.high) - 1, int(SHOWN_FROM * len(curve.high)))] for curve in found)
-    pad = 0.05 * (high - low) or 0.1
+    high = max(max(curve.high[int(SHOWN_FROM * len(curve.high)) :]) for curve in found)
+    pad = 0.08 * (high - low) or 0.1
     return low - pad, high + pad
 
 
