@@ -40,7 +40,7 @@ class _CrossEntropy(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, hidden_TD: Tensor, weight_VD: Tensor, targets_T: Tensor, with_gradient: bool) -> Tensor:
         kept_T = targets_T != IGNORED
-        share_T1 = (kept_T / kept_T.sum().clamp(min=1)).to(hidden_TD.dtype)[:, None]
+        share_T1 = (kept_T.to(hidden_TD.dtype) / kept_T.sum().clamp(min=1))[:, None]
         loss_T1 = torch.empty_like(share_T1)
         d_hidden_TD = torch.empty_like(hidden_TD) if with_gradient else None
         d_weight_VD = torch.zeros_like(weight_VD) if with_gradient else None

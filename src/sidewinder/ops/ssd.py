@@ -140,6 +140,8 @@ class _Ssd(torch.autograd.Function):
             # gradient of S follows from values and their gradients: no gradient of a decay is ever needed.
             slope_BlH = torch.linalg.vecdot(x_BlHP, du_BlHP)
             d_rate_BlH = _from_later(torch.addcmul(d_from_BlH, slope_BlH, dt_BlH, value=-1), ctx.chunk)
+            if resets_BL is not None:
+                d_rate_BlH.masked_fill_(resets_BL[:, part, None], 0)
             torch.addcmul(slope_BlH, d_rate_BlH, A_H, out=ddt_BLH[:, part])
             dA_H += torch.linalg.vecdot(d_rate_BlH, dt_BlH, dim=1).sum(0)
             dD_H += torch.linalg.vecdot(x_BlHP, dy_BlHP).sum((0, 1))
