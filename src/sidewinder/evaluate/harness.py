@@ -6,6 +6,7 @@ a task of its own is asked for.
 
 from __future__ import annotations
 
+import logging
 import os
 from difflib import get_close_matches
 from importlib import metadata
@@ -25,6 +26,7 @@ from sidewinder.evaluate.adapter import SidewinderLM
 from sidewinder.evaluate.outcome import Outcome, Score
 from sidewinder.evaluate.subject import Subject
 
+logging.getLogger("lm_eval").setLevel(logging.ERROR)  # Its hints are about its own command line.
 BOOTSTRAP_ROUNDS = 1000  # For metrics whose standard error has no formula.
 
 
