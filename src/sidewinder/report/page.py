@@ -10,7 +10,7 @@ import jinja2
 import yaml
 from markupsafe import Markup
 
-from sidewinder.report import tables
+from sidewinder.report import score_tables, tables
 from sidewinder.report.data import Row, StudyData
 from sidewinder.report.figures.bytes import byte_figures
 from sidewinder.report.figures.common import dash
@@ -42,8 +42,8 @@ def page(data: StudyData) -> str:
             loss={"main": main, "beside": beside, "table": loss_table},
             lengths={"panels": lengths, "table": lengths_table},
             bytes={"panels": by_source, "table": bytes_table},
-            leaderboard=tables.leaderboard(data),
-            scores=tables.all_scores(data),
+            leaderboard=score_tables.leaderboard(data),
+            scores=score_tables.all_scores(data),
             cost={"panels": cost, "table": cost_table},
             timeline={"figure": gantt, "table": kinds_table},
             models=tables.models_table(data),
