@@ -1,8 +1,8 @@
 """Phonebook: look up numbers in a book of names, as long as fits a given number of tokens.
 
-*Standard*: the book, then questions, one after another with their right answers between, all scored in one pass (the
-paper's order; later questions see earlier ones as examples). *Reversed*: one question before the book, so that a small
-state knows what to keep, and its answer after it. The text is that of the training blend's look-up documents
+*Standard*: the book, then questions, one after another with their right answers between, all scored in one pass (so
+later questions see earlier ones as examples). *Reversed*: one question before the book, so that a small state knows
+what to keep, and its answer after it. The text is that of the training blend's look-up documents
 (corpus/phonebook_text.py), from seeds that training does not use.
 """
 
@@ -65,9 +65,8 @@ def make_prompt(subject: Subject, suite: Phonebook, length: int, variant: str, p
 
 def _shortest(subject: Subject, suite: Phonebook) -> int:
     """A length that a book of one entry and its question always fit, whatever the name."""
-    longest = max(names()[0], key=len)
-    number = "1" * suite.digits
-    return len(subject.encode(reversed_document([Entry(longest, number)], Entry(longest, number)))) + 8
+    entry = Entry(max(names()[0], key=lambda name: len(subject.encode(name))), "1" * suite.digits)
+    return 1 + len(subject.encode(reversed_document([entry], entry)))
 
 
 def _draw(subject: Subject, rng: random.Random, length: int, digits: int) -> list[Entry]:
