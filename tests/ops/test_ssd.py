@@ -70,6 +70,15 @@ def test_packed_documents_equal_separate_ones(randn):
     torch.testing.assert_close(final, alone_final, rtol=1e-12, atol=1e-12)
 
 
+@torch.no_grad()
+@pytest.mark.parametrize("resets", [None, torch.tensor([[True], [False]])])
+def test_one_token_equals_the_recurrence(resets, randn):
+    fast, plain = _forms(chunk=16, resets=resets)
+    inputs = _inputs(randn, 1)
+    for found, expected in zip(fast(*inputs), plain(*inputs), strict=True):
+        torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)
+
+
 def test_two_halves_joined_by_their_state_equal_the_whole(randn):
     x, dt, A, B, C, D, initial = _inputs(randn, 77)
     whole, final = ssd(x, dt, A, B, C, D, chunk=16, initial_BHPN=initial)

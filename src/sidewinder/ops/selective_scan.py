@@ -68,9 +68,32 @@ def selective_scan(
     dtype = torch.float64 if A_DN.dtype == torch.float64 else torch.float32
     if initial_BDN is None:
         initial_BDN = torch.zeros(x_BLD.shape[0], *A_DN.shape, dtype=dtype, device=x_BLD.device)
+    if x_BLD.shape[1] == 1 and not torch.is_grad_enabled():
+        step = (x_BLD[:, 0], dt_BLD[:, 0], A_DN, B_BLN[:, 0], C_BLN[:, 0], D_D, initial_BDN)
+        return _step(*step, None if resets_BL is None else resets_BL[:, 0])
     inputs = (part.to(dtype) for part in (x_BLD, dt_BLD, A_DN, B_BLN, C_BLN, D_D, initial_BDN))
     y_BLD, final_BDN = _SelectiveScan.apply(*inputs, resets_BL, torch.is_grad_enabled())
     return y_BLD.to(x_BLD.dtype), final_BDN
+
+
+def _step(
+    x_BD: Tensor,
+    dt_BD: Tensor,
+    A_DN: Tensor,
+    B_BN: Tensor,
+    C_BN: Tensor,
+    D_D: Tensor,
+    h_BDN: Tensor,
+    resets_B: Tensor | None,
+) -> tuple[Tensor, Tensor]:
+    """One token, as when decoding: the recurrence itself, in a few calls."""
+    dtype = h_BDN.dtype
+    decay_BDN = torch.exp(dt_BD.to(dtype)[..., None] * A_DN)
+    if resets_B is not None:
+        decay_BDN = decay_BDN * ~resets_B[:, None, None]
+    h_BDN = torch.addcmul((dt_BD * x_BD).to(dtype)[..., None] * B_BN.to(dtype)[:, None], h_BDN, decay_BDN)
+    y_BD = (h_BDN @ C_BN.to(dtype)[..., None])[..., 0] + D_D * x_BD
+    return y_BD.to(x_BD.dtype)[:, None], h_BDN
 
 
 class _SelectiveScan(torch.autograd.Function):

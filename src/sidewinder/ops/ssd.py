@@ -77,6 +77,9 @@ def ssd(
     dtype = torch.float64 if A_H.dtype == torch.float64 else torch.float32
     if initial_BHPN is None:
         initial_BHPN = torch.zeros(batch, heads, channels, B_BLGN.shape[3], dtype=dtype, device=x_BLHP.device)
+    if length == 1 and not torch.is_grad_enabled():
+        step = (x_BLHP[:, 0], dt_BLH[:, 0], A_H, B_BLGN[:, 0], C_BLGN[:, 0], D_H, initial_BHPN)
+        return _step(*step, None if resets_BL is None else resets_BL[:, 0])
     chunk = min(chunk, length)
     pad = -length % chunk
     if pad:
@@ -86,6 +89,28 @@ def ssd(
     inputs = (part.to(dtype) for part in (x_BLHP, dt_BLH, A_H, B_BLGN, C_BLGN, D_H, initial_BHPN))
     y_BLHP, final_BHPN = _Ssd.apply(*inputs, resets_BL, chunk, torch.is_grad_enabled())
     return y_BLHP[:, :length].to(x_BLHP.dtype), final_BHPN
+
+
+def _step(
+    x_BHP: Tensor,
+    dt_BH: Tensor,
+    A_H: Tensor,
+    B_BGN: Tensor,
+    C_BGN: Tensor,
+    D_H: Tensor,
+    h_BHPN: Tensor,
+    resets_B: Tensor | None,
+) -> tuple[Tensor, Tensor]:
+    """One token, as when decoding: the recurrence itself, in a few calls."""
+    dtype, per_group = h_BHPN.dtype, x_BHP.shape[1] // B_BGN.shape[1]
+    decay_BH = torch.exp(dt_BH.to(dtype) * A_H)
+    if resets_B is not None:
+        decay_BH = decay_BH * ~resets_B[:, None]
+    B_BHN, C_BHN = (part.to(dtype).repeat_interleave(per_group, 1) for part in (B_BGN, C_BGN))
+    u_BHP1 = (x_BHP * dt_BH[..., None]).to(dtype)[..., None]
+    h_BHPN = torch.addcmul(u_BHP1 * B_BHN[:, :, None], h_BHPN, decay_BH[..., None, None])
+    y_BHP = (h_BHPN @ C_BHN[..., None])[..., 0] + D_H[:, None] * x_BHP
+    return y_BHP.to(x_BHP.dtype)[:, None], h_BHPN
 
 
 _Inputs = tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor | None]
