@@ -7,6 +7,7 @@ a task of its own is asked for.
 from __future__ import annotations
 
 import logging
+import math
 import os
 from difflib import get_close_matches
 from importlib import metadata
@@ -107,7 +108,11 @@ def _outcome(results: dict[str, Any]) -> Outcome:
                 continue
             error = values.get(f"{metric}_stderr,{kept}")
             count = results["n-samples"].get(task, {}).get("effective", 0)
-            stderr = float(error) if isinstance(error, int | float) else None
+            stderr = float(error) if isinstance(error, int | float) and math.isfinite(error) else None
+            if not math.isfinite(value):
+                raise EvaluationError(
+                    f"lm-eval task {task!r}: {metric} is {value}", remedy="leave the task out, or look at its samples"
+                )
             variant = None if kept == "none" else kept
             outcome.scores.append(Score(task, metric, float(value), stderr, int(count), variant=variant))
     for task, samples in results["samples"].items():
@@ -131,7 +136,9 @@ def _sample(task: str, sample: dict[str, Any]) -> dict[str, Any]:
 
 
 def _plain(value: Any) -> Any:
-    """JSON-able values."""
+    """JSON-able values; numbers that JSON does not have become texts."""
     if isinstance(value, list | tuple):
         return [_plain(part) for part in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
     return value if isinstance(value, str | int | float | bool) or value is None else str(value)
