@@ -1,0 +1,87 @@
+"""The grouped gated RMSNorm of gated_norm.py on a GPU: one pass over x and z forward, one backward.
+
+Backward recomputes the gate; of the norm only 1 / rms is kept. Each program sums the gradient of the weight over its
+own rows, and the parts are added afterwards, so the result does not depend on timing.
+Shapes: R rows (all leading dimensions), D channels in G groups of E; P parts of the rows.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import triton
+from torch import Tensor
+
+from sidewinder.ops.kernels import gated_norm as kernels
+
+BACKWARD_PROGRAMS = 132 * 16
+"""Programs that share the rows in the backward pass: enough to fill a large GPU several times."""
+
+
+def _launch(group: int) -> dict[str, int]:
+    block = triton.next_power_of_2(group)
+    return {"BLOCK": block, "num_warps": min(max(block // 256, 1), 16)}
+
+
+@torch.library.custom_op("sidewinder::gated_norm", mutates_args=())
+def _norm(x_RD: Tensor, z_RD: Tensor, weight_D: Tensor, eps: float, groups: int) -> tuple[Tensor, Tensor]:
+    rows, channels = x_RD.shape
+    y_RD = torch.empty(rows, channels, dtype=x_RD.dtype, device=x_RD.device)
+    scale_RG = torch.empty(rows, groups, dtype=torch.float32, device=x_RD.device)
+    group = channels // groups
+    kernels.forward_kernel[(rows, groups)](
+        x_RD, z_RD, weight_D, y_RD, scale_RG, x_RD.stride(0), z_RD.stride(0), channels, group, eps, **_launch(group)
+    )
+    return y_RD, scale_RG
+
+
+@_norm.register_fake
+def _(x_RD, z_RD, weight_D, eps, groups):  # type: ignore[no-untyped-def]
+    return x_RD.new_empty(x_RD.shape), x_RD.new_empty(x_RD.shape[0], groups, dtype=torch.float32)
+
+
+@torch.library.custom_op("sidewinder::gated_norm_backward", mutates_args=())
+def _norm_backward(
+    dy_RD: Tensor, x_RD: Tensor, z_RD: Tensor, weight_D: Tensor, scale_RG: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    (rows, channels), groups = x_RD.shape, scale_RG.shape[1]
+    dy_RD = dy_RD if dy_RD.stride(1) == 1 else dy_RD.contiguous()
+    dx_RD, dz_RD = (torch.empty(part.shape, dtype=part.dtype, device=part.device) for part in (x_RD, z_RD))
+    rows_a_program = triton.cdiv(rows * groups, BACKWARD_PROGRAMS)
+    parts = triton.cdiv(rows, rows_a_program)
+    d_weight_PD = torch.empty(parts, channels, dtype=torch.float32, device=x_RD.device)
+    group = channels // groups
+    kernels.backward_kernel[(parts, groups)](
+        x_RD, z_RD, weight_D, scale_RG, dy_RD, dx_RD, dz_RD, d_weight_PD,
+        x_RD.stride(0), z_RD.stride(0), dy_RD.stride(0), rows, channels, group, rows_a_program, **_launch(group),
+    )  # fmt: skip
+    return dx_RD, dz_RD, d_weight_PD.sum(0).to(weight_D.dtype)
+
+
+@_norm_backward.register_fake
+def _(dy_RD, x_RD, z_RD, weight_D, scale_RG):  # type: ignore[no-untyped-def]
+    return x_RD.new_empty(x_RD.shape), z_RD.new_empty(z_RD.shape), torch.empty_like(weight_D)
+
+
+def _remember(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+    ctx.save_for_backward(*inputs[:3], output[1])
+
+
+def _gradients(ctx: Any, dy_RD: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
+    return *_norm_backward(dy_RD, *ctx.saved_tensors), None, None
+
+
+_norm.register_autograd(_gradients, setup_context=_remember)
+
+
+def _as_rows(x_D: Tensor) -> Tensor:
+    """(R, D), without a copy where only the last dimension was sliced."""
+    rows_RD = x_D.reshape(-1, x_D.shape[-1])
+    return rows_RD if rows_RD.stride(1) == 1 else rows_RD.contiguous()
+
+
+def gated_norm_triton(x_D: Tensor, z_D: Tensor, weight_D: Tensor, eps: float, groups: int) -> Tensor:
+    """As `gated_norm`, for bfloat16, float16 or float32 on a GPU; sums are float32, the output has the type of `x`."""
+    y_RD, _ = _norm(_as_rows(x_D), _as_rows(z_D), weight_D.contiguous(), eps, groups)
+    return y_RD.view(x_D.shape)
