@@ -8,7 +8,6 @@ from __future__ import annotations
 from typing import cast
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sidewinder.config.model import ModelConfig
@@ -17,7 +16,7 @@ from sidewinder.model.cache import Cache, LayerCache
 from sidewinder.model.mamba1 import Mamba1
 from sidewinder.model.mamba2 import Mamba2
 from sidewinder.model.mlp import Mlp
-from sidewinder.model.parts import Linear, make_norm
+from sidewinder.model.parts import Embedding, Linear, make_norm
 from sidewinder.ops.cross_entropy import cross_entropy
 
 Mixer = Attention | Mamba1 | Mamba2 | Mlp
@@ -46,7 +45,7 @@ class LanguageModel(nn.Module):
     def __init__(self, config: ModelConfig, vocab_size: int) -> None:
         super().__init__()
         self.config, self.vocab_size = config, vocab_size
-        self.embedding = Linear(config.hidden_size, vocab_size)
+        self.embedding = Embedding(vocab_size, config.hidden_size)
         self.layers = nn.ModuleList(Layer(letter, config) for letter in config.layers)
         self.final_norm = make_norm(config)
         self.head = Linear(config.hidden_size, vocab_size)
@@ -64,7 +63,7 @@ class LanguageModel(nn.Module):
         """Hidden states (B, L, D) after the final norm. With a cache, the tokens continue those in it."""
         if cache is not None and resets_BL is not None:
             raise ValueError("packed documents are read whole: give a cache or resets, not both")
-        x_BLD = F.embedding(tokens_BL, self.embedding.weight)
+        x_BLD = self.embedding(tokens_BL)
         for index, layer in enumerate(self.stack):
             x_BLD = layer(x_BLD, None if cache is None else cache.layers[index], resets_BL)
         if cache is not None:

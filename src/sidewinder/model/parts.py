@@ -22,6 +22,17 @@ class Linear(nn.Module):
         return F.linear(x, self.weight, self.bias)
 
 
+class Embedding(nn.Module):
+    """Rows of the weight (vocabulary, size), one a token."""
+
+    def __init__(self, vocab_size: int, size: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(vocab_size, size))
+
+    def forward(self, tokens_BL: Tensor) -> Tensor:
+        return F.embedding(tokens_BL, self.weight)
+
+
 class ShortConv(nn.Module):
     """Holds the weight (channels, 1, width) and bias (channels) of a depthwise causal convolution."""
 
