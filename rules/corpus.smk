@@ -10,7 +10,7 @@ rule corpus:
         "<results>/logs/corpus-{source}.log",
     conda:
         "../envs/cpu.yaml"
-    threads: 2
+    threads: 1
     params:
         study=graph.resolved,
     shell:

@@ -6,8 +6,9 @@ import json
 import os
 import subprocess
 import sys
+import traceback
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Annotated
 
@@ -223,15 +224,20 @@ def _logged(log: Path | None) -> Iterator[None]:
     log.parent.mkdir(parents=True, exist_ok=True)
     screen = os.dup(2)
     # In a session of its own, so that Ctrl-C does not take the last words away; -p: outlives a closed screen.
-    with subprocess.Popen(["tee", "-p", log], stdin=subprocess.PIPE, stdout=screen, start_new_session=True) as tee:
-        assert tee.stdin
-        os.dup2(tee.stdin.fileno(), 2)
-        try:
-            yield
-        except SidewinderError as error:
-            print(f"error: {error}", file=sys.stderr)
-            sys.exit(1)
-        finally:
-            sys.stderr.flush()
-            os.dup2(screen, 2)
-            tee.stdin.close()
+    tee = subprocess.Popen(["tee", "-p", log], stdin=subprocess.PIPE, stdout=screen, start_new_session=True)
+    assert tee.stdin
+    os.dup2(tee.stdin.fileno(), 2)
+    try:
+        yield
+    except SidewinderError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(1)
+    except Exception:
+        traceback.print_exc()
+        sys.exit(2)
+    finally:
+        sys.stderr.flush()
+        os.dup2(screen, 2)
+        tee.stdin.close()
+        with suppress(subprocess.TimeoutExpired):  # A helper process of a library may hold the pipe until we end.
+            tee.wait(timeout=1)

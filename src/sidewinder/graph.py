@@ -154,8 +154,7 @@ class Graph:
         for extension in self.study.extensions:
             if parent.model_name not in extension.models:
                 continue
-            own = extension.model_dump(exclude={"models", "rope_base"}, exclude_none=True)
-            training = Training.model_validate(parent.training.model_dump() | own)
+            training = self.study.extension_of(parent.model_name, extension)
             model = _with_rope_base(parent.model, extension.rope_base)
             stage = Stage("", "", Path(), "extend", parent.model_name, model, training, parent.seed)
             name = f"extend-{training.context_tokens}-{fingerprint(stage.resolved())}"

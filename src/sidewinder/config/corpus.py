@@ -96,7 +96,7 @@ class Tokenizer(Strict):
     """Pieces, the 256 bytes and three control pieces included."""
     sample_bytes: Count = 2_000_000_000
     """Text to train on, drawn from the sources by their weights."""
-    character_coverage: Annotated[float, Field(gt=0, le=1)] = 0.9995
+    character_coverage: Annotated[float, Field(ge=0.98, le=1)] = 0.9995
     """Share of characters that get a piece; the rest are spelled in bytes."""
     seed: int = 1
 

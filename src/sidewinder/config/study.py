@@ -86,12 +86,19 @@ class Study(Strict):
                     )
         for name in self.models:
             self.training_of(name)
+            for extension in self.extensions:
+                self.extension_of(name, extension)
         return self
 
     def training_of(self, model: str) -> Training:
         """Training settings of a model's pretraining, its own settings over the study's."""
         own = self.models[model].training.model_dump(exclude_none=True)
         return Training.model_validate(self.training.model_dump() | own)
+
+    def extension_of(self, model: str, extension: Extension) -> Training:
+        """Training settings of an extension: the pretraining's, but for what the extension states itself."""
+        own = extension.model_dump(exclude={"models", "rope_base"})
+        return Training.model_validate(self.training_of(model).model_dump() | own)
 
     @property
     def weights(self) -> dict[str, float]:
