@@ -53,11 +53,11 @@ def test_counts_add_up_from_text_to_blend(encoded: Graph) -> None:
             assert sum(shard["documents"] for shard in listed) == facts[f"{part}_documents"]
             assert sum(shard["text_bytes"] for shard in listed) == facts[f"{part}_bytes"]
             for shard in listed:
-                assert shard["tokens"] == IndexedReader(shard["prefix"]).n_tokens
-                assert shard["sha256_bin"] == file_digest(Path(f"{shard['prefix']}.bin"))
+                assert shard["tokens"] == IndexedReader(encoded.blend / shard["prefix"]).n_tokens
+                assert shard["sha256_bin"] == file_digest(encoded.blend / f"{shard['prefix']}.bin")
     assert len(blend["sources"]["english"]["shards"]) == 2
     assert (blend["vocab_size"], blend["eos"], blend["dtype"]) == (1000, 2, "uint16")
-    assert blend["tokenizer"]["sha256"] == file_digest(Path(blend["tokenizer"]["path"]))
+    assert blend["tokenizer"]["sha256"] == file_digest(encoded.blend / blend["tokenizer"]["path"])
 
 
 def test_inputs_chain_to_the_corpus_and_the_tokenizer(encoded: Graph) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -12,11 +11,12 @@ from typing import Any
 import numpy as np
 from sentencepiece import SentencePieceProcessor
 
-from sidewinder.errors import CorruptArtifact, DataError
+from sidewinder.errors import DataError
 from sidewinder.graph import Graph
 from sidewinder.record import RECORD, Artifact, outputs_of
 from sidewinder.tokenizer import MODEL, load
 from sidewinder.tokens.indexed import IndexedReader
+from sidewinder.tokens.manifest import read_blend
 
 
 @dataclass(frozen=True)
@@ -37,12 +37,7 @@ class Heldout:
 
     @cached_property
     def _sources(self) -> dict[str, Any]:
-        try:
-            return json.loads(self.blend.read_text())["sources"]
-        except (OSError, ValueError, KeyError) as error:
-            raise CorruptArtifact(
-                f"cannot read {self.blend}: {error}", remedy=f"delete {self.blend.parent} and run the study again"
-            ) from error
+        return read_blend(self.blend)["sources"]
 
     @property
     def sources(self) -> list[str]:
@@ -61,7 +56,7 @@ class Heldout:
                 remedy="raise heldout_share, or give the source more documents",
             )
         for shard in shards:
-            reader = IndexedReader(Path(shard["prefix"]))
+            reader = IndexedReader(shard["prefix"])
             for place in range(len(reader)):
                 yield reader[place][:-1]
 

@@ -4,12 +4,13 @@
      "sources": {name: {"weight": …, "shards": [{"prefix", "tokens", "documents", "text_bytes", "sha256_bin"}, …],
                         "heldout": [the same]}}}
 
-Run as `sidewinder blend`.
+Paths are relative to its folder; `manifest.read_blend` resolves them. Run as `sidewinder blend`.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import sys
 from typing import Any
 
@@ -55,7 +56,7 @@ def _blend(graph: Graph, model: Artifact, records: dict[tuple[str, str], list[Ar
         "vocab_size": tokenizer.get_piece_size(),
         "eos": tokenizer.eos_id(),
         "dtype": str(token_dtype(tokenizer.get_piece_size())),
-        "tokenizer": {"path": model.path, "sha256": model.sha256},
+        "tokenizer": {"path": os.path.relpath(model.path, graph.blend), "sha256": model.sha256},
         "sources": sources,
     }
 
@@ -64,7 +65,7 @@ def _shard(graph: Graph, source: str, shard: str, outputs: list[Artifact]) -> di
     folder = graph.tokens(source, shard)
     facts = read_record(folder / RECORD)["facts"]
     return {
-        "prefix": str(folder / TOKENS),
+        "prefix": os.path.relpath(folder / TOKENS, graph.blend),
         **{fact: facts[fact] for fact in ("tokens", "documents", "text_bytes")},
         "sha256_bin": next(entry.sha256 for entry in outputs if entry.role == "bin"),
     }

@@ -10,13 +10,12 @@ B sequences of a batch, L tokens of context.
 from __future__ import annotations
 
 import hashlib
-import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from sidewinder.errors import CorruptArtifact
+from sidewinder.tokens.manifest import read_blend
 from sidewinder.tokens.schedule import Schedule
 from sidewinder.tokens.stream import Shard, SourceStream
 
@@ -32,7 +31,7 @@ class BlendLoader:
     ) -> None:
         self.context_tokens, self.batch_sequences = context_tokens, batch_sequences
         self.total_sequences = total_sequences
-        blend = _read_blend(Path(blend_json))
+        blend = read_blend(Path(blend_json))
         token_bytes = np.dtype(blend["dtype"]).itemsize
         sources: dict[str, Any] = blend["sources"]
         self.streams = [
@@ -72,13 +71,4 @@ class BlendLoader:
 
 def _shards(entry: dict[str, Any]) -> list[Shard]:
     listed = [shard for shard in entry["shards"] if shard["tokens"]]
-    return [Shard(Path(shard["prefix"]), shard["tokens"], shard["documents"]) for shard in listed]
-
-
-def _read_blend(path: Path) -> dict[str, Any]:
-    try:
-        return json.loads(path.read_text())
-    except (OSError, ValueError) as error:
-        raise CorruptArtifact(
-            f"cannot read {path}: {error}", remedy=f"delete {path.parent} and run the study again"
-        ) from error
+    return [Shard(shard["prefix"], shard["tokens"], shard["documents"]) for shard in listed]

@@ -10,6 +10,7 @@ import torch
 
 from sidewinder.config.training import Training
 from sidewinder.errors import ConfigError
+from sidewinder.ops.memory import keep_freed_memory
 
 PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 
@@ -19,6 +20,7 @@ def prepare_torch(training: Training) -> torch.device:
 
     Raises ConfigError where the configured device is not there.
     """
+    keep_freed_memory()
     torch.set_num_threads(training.threads)
     with suppress(RuntimeError):  # Only possible once a process; no result depends on it.
         torch.set_num_interop_threads(1)

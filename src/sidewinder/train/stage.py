@@ -7,13 +7,13 @@ import shutil
 from collections.abc import Callable
 from typing import Any
 
-from sidewinder.errors import CorruptArtifact
 from sidewinder.graph import Graph, Stage
 from sidewinder.model import LanguageModel
 from sidewinder.model.checkpoint import save_model
 from sidewinder.model.count import count_parameters, flops_per_token
 from sidewinder.record import RECORD, Artifact, Job, check, digest, outputs_of, write_atomically
 from sidewinder.tokens.loader import BlendLoader
+from sidewinder.tokens.manifest import read_blend
 from sidewinder.train.loop import Trainer
 from sidewinder.train.metrics import Metrics, read_metrics
 from sidewinder.train.saves import explained
@@ -48,7 +48,7 @@ def data_seed(stage: Stage) -> int:
 
 def _train(graph: Graph, stage: Stage, job: Job, first: Callable[[int], LanguageModel]) -> None:
     blend, training = graph.blend / "blend.json", stage.training
-    vocab_size = int(_read_blend(blend)["vocab_size"])
+    vocab_size = int(read_blend(blend)["vocab_size"])
     loader = BlendLoader(
         blend,
         context_tokens=training.context_tokens,
@@ -67,15 +67,6 @@ def _train(graph: Graph, stage: Stage, job: Job, first: Callable[[int], Language
     job.output("model_config", checkpoint / "model.json")
     job.output("metrics", trainer.metrics_path)
     job.facts.update(_facts(stage, vocab_size, read_metrics(trainer.metrics_path)))
-
-
-def _read_blend(path: Any) -> dict[str, Any]:
-    try:
-        return json.loads(path.read_text())
-    except (OSError, ValueError) as error:
-        raise CorruptArtifact(
-            f"cannot read {path}: {error}", remedy=f"delete {path.parent} and run the study again"
-        ) from error
 
 
 def _facts(stage: Stage, vocab_size: int, metrics: Metrics) -> dict[str, Any]:
