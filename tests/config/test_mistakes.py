@@ -61,7 +61,7 @@ MISTAKES = {
     ),
     "heads do not divide": (
         changed("models", "hybrid", "attention", "kv_heads", to=3),
-        ["models.hybrid.attention", "heads (4) must be a multiple of kv_heads (3)"],
+        ["models.hybrid.attention", "heads (2) must be a multiple of kv_heads (3)"],
     ),
     "budget below a step": (changed("training", "budget_tokens", to=100), ["training", "less than one step"]),
     "missing key": (lambda values: values.pop("models"), ["models: missing"]),
