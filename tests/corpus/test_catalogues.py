@@ -6,7 +6,7 @@ from pathlib import PurePosixPath
 
 import pytest
 
-from sidewinder.corpus.catalogues import catalogue_text, translations
+from sidewinder.corpus.catalogues import DOCUMENT_CHARACTERS, catalogue_documents, translations
 
 CATALOGUE = r"""
 msgid ""
@@ -66,5 +66,14 @@ def test_equal_to_the_compiled_catalogue(language: str) -> None:
     assert len(found - expected) <= len(catalogue) - len(texts)
 
 
-def test_catalogue_text_has_one_string_a_line() -> None:
-    assert catalogue_text(CATALOGUE).splitlines()[:3] == ["ja", "eine Datei", "%d Dateien"]
+def test_a_document_has_one_string_a_line() -> None:
+    ((_, text),) = catalogue_documents(CATALOGUE)
+    assert text.splitlines()[:3] == ["ja", "eine Datei", "%d Dateien"]
+
+
+def test_a_long_catalogue_becomes_several_documents_with_every_string_once() -> None:
+    catalogue = "".join(f'msgid "text {n}"\nmsgstr "Satz Nummer {n}, nicht zu kurz"\n\n' for n in range(1_000))
+    documents = [text for _, text in catalogue_documents(catalogue)]
+    assert len(documents) > 5
+    assert all(DOCUMENT_CHARACTERS <= len(text) + 1 < DOCUMENT_CHARACTERS + 40 for text in documents[:-1])
+    assert "\n".join(documents).splitlines() == list(translations(catalogue))

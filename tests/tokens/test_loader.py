@@ -47,19 +47,28 @@ def test_each_epoch_holds_every_document_once_and_whole(make_blend: MakeBlend) -
 
 
 def test_samples_of_a_source_are_its_stream_cut_with_nothing_lost_or_repeated(make_blend: MakeBlend) -> None:
-    loader = loader_of(make_blend(WEIGHTS, SIZES))
-    rows: dict[int, list[np.ndarray]] = {0: [], 1: [], 2: []}
-    targets: dict[int, list[np.ndarray]] = {0: [], 1: [], 2: []}
-    for step in range(50):
+    context = 8
+    loader = loader_of(make_blend(WEIGHTS, SIZES), context)
+    samples: dict[int, list[np.ndarray]] = {0: [], 1: [], 2: []}
+    for step in range(80):
         inputs_BL, targets_BL = loader.batch(step)
         for row, source in enumerate(loader.schedule.sources(step * 4, 4)):
-            rows[source].append(inputs_BL[row])
-            targets[source].append(targets_BL[row])
+            samples[source].append(np.append(inputs_BL[row], targets_BL[row, -1]))
     for source, stream in enumerate(loader.streams):
-        seen = np.concatenate(rows[source])
-        assert (seen == stream.read(0, len(seen))).all()
-        assert (np.concatenate(targets[source]) == stream.read(1, len(seen))).all()
-        assert len(seen) > stream.tokens, "the test must go through more than one epoch"
+        block = stream.tokens // context
+        whole = len(samples[source]) // block * block
+        assert whole > block, "the test must go through more than one block"
+        seen = [tuple(sample) for sample in samples[source][:whole]]
+        pieces = [tuple(stream.read(place * context, context + 1)) for place in range(whole)]
+        for first in range(0, whole, block):
+            assert sorted(seen[first : first + block]) == sorted(pieces[first : first + block])
+        assert seen != pieces, "the pieces are shuffled"
+
+
+def test_a_long_document_does_not_fill_a_batch(make_blend: MakeBlend) -> None:
+    loader = loader_of(make_blend({"a": 1.0}, {"a": [[4_000], [4_000], [4_000], [4_000]]}), context=16, batch=16)
+    places = [loader.streams[0].place(sequence, 16) * 16 // 4_001 for sequence in range(16)]
+    assert len(set(places)) == 4, "sixteen sequences, drawn from four long documents"
 
 
 def test_reading_in_any_pieces_gives_the_same_stream(make_blend: MakeBlend) -> None:

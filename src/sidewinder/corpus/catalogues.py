@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
+DOCUMENT_CHARACTERS = 4_000
 ENTRY = re.compile(r'(msgctxt|msgid|msgid_plural|msgstr(?:\[\d+\])?)[ \t]+"')
 QUOTED = re.compile(r'"((?:[^"\\]|\\.)*)"')
 ESCAPE = re.compile(r"\\([0-7]{1,3}|x[0-9a-fA-F]{2}|.)", re.DOTALL)
@@ -23,9 +24,22 @@ def translations(text: str) -> Iterator[str]:
             yield from (value for value in found if value not in originals and any(map(str.isalpha, value)))
 
 
-def catalogue_text(text: str) -> str:
-    """All translated strings, one after the other."""
-    return "\n".join(translations(text))
+def catalogue_documents(text: str) -> Iterator[tuple[str, str]]:
+    """(place, text) of pieces of a catalogue, one translated string a line.
+
+    A piece ends with the string that takes it to DOCUMENT_CHARACTERS: whole catalogues are so long that few of them,
+    and so few languages, would be held out or reach a short run.
+    """
+    lines: list[str] = []
+    piece = characters = 0
+    for line in translations(text):
+        lines.append(line)
+        characters += len(line) + 1
+        if characters >= DOCUMENT_CHARACTERS:
+            yield str(piece), "\n".join(lines)
+            lines, piece, characters = [], piece + 1, 0
+    if lines:
+        yield str(piece), "\n".join(lines)
 
 
 def _entries(text: str) -> Iterator[dict[str, str]]:

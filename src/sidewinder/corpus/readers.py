@@ -18,7 +18,7 @@ from datatrove.data import Document
 from datatrove.pipeline.readers.base import BaseDiskReader
 
 import sidewinder.corpus.quiet  # noqa: F401
-from sidewinder.corpus.catalogues import catalogue_text
+from sidewinder.corpus.catalogues import catalogue_documents
 from sidewinder.corpus.packages import PackageFile, read_verified
 from sidewinder.corpus.prose import code_documents, prose_documents
 from sidewinder.errors import DataError, SidewinderError
@@ -166,4 +166,4 @@ class PackagesReader(Reader):
         elif self.part == "code":
             yield from code_documents(content)
         else:
-            yield "", catalogue_text(content.decode("utf-8-sig"))
+            yield from catalogue_documents(content.decode("utf-8-sig"))

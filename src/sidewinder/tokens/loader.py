@@ -1,8 +1,8 @@
 """Batches of a blend in training order: a pure function of seed and step, with no state to save or lose.
 
-Sequence i of a run takes its source from the schedule; if it is the k-th sequence of that source, it is tokens
-k·context … (k+1)·context of the source's stream. Inputs and targets overlap by all but one token, so that every token
-of a stream is predicted exactly once.
+Sequence i of a run takes its source from the schedule; if it is the k-th sequence of that source, it is piece p(k) of
+the source's stream, tokens p·context … (p+1)·context, where p shuffles the pieces (as Megatron-LM does). Inputs and
+targets overlap by all but one token, so that every token of a stream is predicted exactly once.
 
 B sequences of a batch, L tokens of context.
 """
@@ -50,7 +50,9 @@ class BlendLoader:
         counts = self.schedule.counts(first)
         tokens_BL = np.empty((count, self.context_tokens + 1), dtype=np.int64)
         for row, source in enumerate(self.schedule.sources(first, count)):
-            tokens_BL[row] = self.streams[source].read(counts[source] * self.context_tokens, self.context_tokens + 1)
+            stream = self.streams[source]
+            place = stream.place(counts[source], self.context_tokens)
+            tokens_BL[row] = stream.read(place * self.context_tokens, self.context_tokens + 1)
             counts[source] += 1
         return tokens_BL[:, :-1], tokens_BL[:, 1:]
 

@@ -1,7 +1,10 @@
 """A source as one endless stream of tokens: its documents in shuffled order, shuffled anew in every epoch.
 
 In each epoch the shards are shuffled, and in each shard the documents: the corpus stage deals documents to shards by
-hash, so this is a shuffle of the whole source that never holds more than one shard's order in memory.
+hash, so this is a shuffle of the whole source that never holds more than a few shards' order in memory.
+
+The stream is cut into sequences, and these are shuffled once more, in blocks of at most an epoch: otherwise a document
+of many sequences would fill a batch, and a short run would see few documents.
 """
 
 from __future__ import annotations
@@ -17,7 +20,8 @@ import numpy as np
 from sidewinder.errors import CorruptArtifact
 from sidewinder.tokens.indexed import IndexedReader, bin_path
 
-ORDERS_KEPT = 2  # A sample may reach over the end of one shard into the next.
+BLOCK_SEQUENCES = 1 << 16  # Few enough for a block to lie in a few shards, and to be shuffled in a millisecond.
+ORDERS_KEPT = 4  # Shards that a block of sequences may lie in.
 
 
 @dataclass(frozen=True)
@@ -46,6 +50,7 @@ class SourceStream:
         for shard in shards:
             _check_size(shard, token_bytes)
         self.tokens = sum(shard.tokens for shard in shards)
+        self._block: tuple[int, int, np.ndarray] = (0, -1, np.empty(0))
         self._orders: OrderedDict[tuple[int, int], Order] = OrderedDict()
 
     def read(self, position: int, count: int) -> np.ndarray:
@@ -57,6 +62,14 @@ class SourceStream:
             shard, place = self._shard_at(epoch, place)
             done += self._copy(self._order(epoch, shard), place, tokens[done:])
         return tokens
+
+    def place(self, sequence: int, context_tokens: int) -> int:
+        """Which piece of the stream, counted in contexts, is the source's `sequence`-th to be trained on."""
+        size = min(BLOCK_SEQUENCES, max(1, self.tokens // context_tokens))
+        block, turn = divmod(sequence, size)
+        if self._block[:2] != (size, block):
+            self._block = size, block, permutation(size, self.seed, self.name, block, "sequences")
+        return block * size + int(self._block[2][turn])
 
     def _shard_at(self, epoch: int, place: int) -> tuple[int, int]:
         """Shard that holds a place of an epoch, and the place in it."""
