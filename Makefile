@@ -13,7 +13,7 @@ study: $(VENV)/.study
 	@$(RUN) sidewinder study --config $(CONFIG) --cores $(CORES)
 
 test: $(VENV)/.test lint
-	@$(RUN) python -m pytest -n 2
+	@$(RUN) python -m pytest -n 2 --dist loadfile
 
 lint: $(VENV)/.test
 	@$(RUN) ruff check . && $(RUN) ruff format --check .
