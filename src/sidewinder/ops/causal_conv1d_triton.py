@@ -14,6 +14,7 @@ import torch.nn.functional as F
 import triton
 from torch import Tensor
 
+from sidewinder.ops.gpu_function import Function, GpuFunction
 from sidewinder.ops.kernels import causal_conv1d as kernels
 
 ROWS = 8
@@ -39,8 +40,7 @@ def _block(channels: int, element_bytes: int) -> dict[str, int]:
     return {"ROWS": ROWS, "BLOCK": block, "num_warps": max(1, block * element_bytes // (32 * BYTES_A_THREAD))}
 
 
-@torch.library.custom_op("sidewinder::causal_conv1d", mutates_args=())
-def _conv(
+def _forward(
     x_BLC: Tensor, weight_C1W: Tensor, bias_C: Tensor, initial_BSC: Tensor | None, resets_BL: Tensor | None, silu: bool
 ) -> tuple[Tensor, Tensor]:
     batch, length, channels = x_BLC.shape
@@ -48,24 +48,11 @@ def _conv(
     y_BLC = torch.empty(batch, length, channels, dtype=x_BLC.dtype, device=x_BLC.device)
     start_BSC = x_BLC if initial_BSC is None else initial_BSC
     launch = _block(channels, x_BLC.element_size())
-    grid = (triton.cdiv(channels, launch["BLOCK"]), triton.cdiv(length, FORWARD_TOKENS), batch)
-    kernels.forward_kernel[grid](
-        x_BLC,
-        weight_C1W[:, 0].T.contiguous(),
-        bias_C,
-        start_BSC,
-        resets_BL,
-        y_BLC,
-        length,
-        channels,
-        FORWARD_TOKENS,
-        *x_BLC.stride()[:2],
-        *start_BSC.stride()[:2],
-        WIDTH=width,
-        SILU=silu,
-        HAS_INITIAL=initial_BSC is not None,
-        **launch,
-    )
+    kernels.forward_kernel[(triton.cdiv(channels, launch["BLOCK"]), triton.cdiv(length, FORWARD_TOKENS), batch)](
+        x_BLC, weight_C1W, bias_C, start_BSC, resets_BL, y_BLC, length, channels, FORWARD_TOKENS,
+        *x_BLC.stride()[:2], *start_BSC.stride()[:2],
+        WIDTH=width, SILU=silu, HAS_INITIAL=initial_BSC is not None, **launch,
+    )  # fmt: skip
     return y_BLC, _final(x_BLC, width - 1, initial_BSC, resets_BL)
 
 
@@ -80,16 +67,14 @@ def _final(x_BLC: Tensor, tokens: int, initial_BSC: Tensor | None, resets_BL: Te
     return tail_BSC.clone(memory_format=torch.contiguous_format)
 
 
-@_conv.register_fake
-def _(x_BLC, weight_C1W, bias_C, initial_BSC, resets_BL, silu):  # type: ignore[no-untyped-def]
+def _forward_shapes(x_BLC, weight_C1W, bias_C, initial_BSC, resets_BL, silu):  # type: ignore[no-untyped-def]
     batch, _, channels = x_BLC.shape
     return x_BLC.new_empty(x_BLC.shape), x_BLC.new_empty(batch, weight_C1W.shape[-1] - 1, channels)
 
 
-@torch.library.custom_op("sidewinder::causal_conv1d_backward", mutates_args=())
-def _conv_backward(
+def _backward(
     dy_BLC: Tensor,
-    d_final_BSC: Tensor,
+    d_final_BSC: Tensor | None,
     x_BLC: Tensor,
     weight_C1W: Tensor,
     bias_C: Tensor,
@@ -102,46 +87,37 @@ def _conv_backward(
     dy_BLC = dy_BLC if dy_BLC.stride(2) == 1 else dy_BLC.contiguous()
     dx_BLC = torch.empty(batch, length, channels, dtype=x_BLC.dtype, device=x_BLC.device)
     start_BSC = x_BLC if initial_BSC is None else initial_BSC
-    d_initial_BSC = start_BSC.new_zeros(batch, width - 1, channels)
+    d_initial_BSC = torch.zeros(
+        0 if initial_BSC is None else batch, width - 1, channels, dtype=start_BSC.dtype, device=x_BLC.device
+    )
     launch = _block(channels, x_BLC.element_size())
     segments = triton.cdiv(length, BACKWARD_TOKENS)
-    sums_PVC = torch.empty(batch * segments, width + 1, channels, dtype=torch.float32, device=x_BLC.device)
+    # A part: the gradients of the weight (C, W), then those of the bias (C).
+    sums_PV = torch.empty(batch * segments, channels * (width + 1), dtype=torch.float32, device=x_BLC.device)
     kernels.backward_kernel[(triton.cdiv(channels, launch["BLOCK"]), segments, batch)](
-        x_BLC,
-        weight_C1W[:, 0].T.contiguous(),
-        bias_C,
-        start_BSC,
-        resets_BL,
-        dy_BLC,
-        dx_BLC,
-        d_initial_BSC,
-        sums_PVC,
-        length,
-        channels,
-        BACKWARD_TOKENS,
-        *x_BLC.stride()[:2],
-        *start_BSC.stride()[:2],
-        *dy_BLC.stride()[:2],
-        WIDTH=width,
-        SILU=silu,
-        HAS_INITIAL=initial_BSC is not None,
-        **launch,
-    )
-    if resets_BL is not None:
-        d_final_BSC = d_final_BSC * _seen_at_end(resets_BL, width - 1)[..., None]
-    kept = min(length, width - 1)
-    dx_BLC[:, length - kept :] += d_final_BSC[:, width - 1 - kept :]
-    d_initial_BSC[:, length:] += d_final_BSC[:, : width - 1 - kept]
-    sums_VC = sums_PVC.sum(0)
-    d_weight_C1W = sums_VC[:width].T.to(weight_C1W.dtype).contiguous()[:, None]
-    return dx_BLC, d_weight_C1W, sums_VC[width].to(bias_C.dtype, copy=True), d_initial_BSC
+        x_BLC, weight_C1W, bias_C, start_BSC, resets_BL, dy_BLC, dx_BLC, d_initial_BSC, sums_PV,
+        length, channels, BACKWARD_TOKENS, *x_BLC.stride()[:2], *start_BSC.stride()[:2], *dy_BLC.stride()[:2],
+        WIDTH=width, SILU=silu, HAS_INITIAL=initial_BSC is not None, **launch,
+    )  # fmt: skip
+    if d_final_BSC is not None:
+        if resets_BL is not None:
+            d_final_BSC = d_final_BSC * _seen_at_end(resets_BL, width - 1)[..., None]
+        kept = min(length, width - 1)
+        dx_BLC[:, length - kept :] += d_final_BSC[:, width - 1 - kept :]
+        if initial_BSC is not None:
+            d_initial_BSC[:, length:] += d_final_BSC[:, : width - 1 - kept]
+    d_weight_V, d_bias_V = sums_PV.sum(0).split([channels * width, channels])
+    d_weight_C1W = d_weight_V.to(weight_C1W.dtype, copy=True).view(channels, 1, width)
+    return dx_BLC, d_weight_C1W, d_bias_V.to(bias_C.dtype, copy=True), d_initial_BSC
 
 
-@_conv_backward.register_fake
-def _(dy_BLC, d_final_BSC, x_BLC, weight_C1W, bias_C, initial_BSC, resets_BL, silu):  # type: ignore[no-untyped-def]
-    start_BSC = x_BLC if initial_BSC is None else initial_BSC
-    d_initial_BSC = start_BSC.new_empty(x_BLC.shape[0], weight_C1W.shape[-1] - 1, x_BLC.shape[2])
-    return x_BLC.new_empty(x_BLC.shape), torch.empty_like(weight_C1W), torch.empty_like(bias_C), d_initial_BSC
+def _backward_shapes(  # type: ignore[no-untyped-def]
+    dy_BLC, d_final_BSC, x_BLC, weight_C1W, bias_C, initial_BSC, resets_BL, silu
+):
+    start_BSC, batch = (x_BLC, 0) if initial_BSC is None else (initial_BSC, x_BLC.shape[0])
+    d_initial_BSC = start_BSC.new_empty(batch, weight_C1W.shape[-1] - 1, x_BLC.shape[2])
+    d_weight_C1W = weight_C1W.new_empty(weight_C1W.shape)
+    return x_BLC.new_empty(x_BLC.shape), d_weight_C1W, bias_C.new_empty(bias_C.shape), d_initial_BSC
 
 
 def _remember(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
@@ -149,13 +125,26 @@ def _remember(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
     ctx.save_for_backward(*tensors)
 
 
-def _gradients(ctx: Any, dy_BLC: Tensor, d_final_BSC: Tensor) -> tuple[Tensor | None, ...]:
-    saved = ctx.saved_tensors
-    dx_BLC, d_weight_C1W, d_bias_C, d_initial_BSC = _conv_backward(dy_BLC, d_final_BSC, *saved, ctx.silu)
-    return dx_BLC, d_weight_C1W, d_bias_C, None if saved[3] is None else d_initial_BSC, None, None
+def _gradients(
+    backward: Function, ctx: Any, dy_BLC: Tensor | None, d_final_BSC: Tensor | None
+) -> tuple[Tensor | None, ...]:
+    x_BLC, weight_C1W, bias_C, initial_BSC, resets_BL = ctx.saved_tensors
+    dy_BLC = torch.zeros_like(x_BLC) if dy_BLC is None else dy_BLC
+    *gradients, d_initial_BSC = backward(
+        dy_BLC, d_final_BSC, x_BLC, weight_C1W, bias_C, initial_BSC, resets_BL, ctx.silu
+    )
+    return *gradients, None if initial_BSC is None else d_initial_BSC, None, None
 
 
-_conv.register_autograd(_gradients, setup_context=_remember)
+_convolution = GpuFunction(
+    "causal_conv1d",
+    forward=_forward,
+    forward_shapes=_forward_shapes,
+    backward=_backward,
+    backward_shapes=_backward_shapes,
+    remember=_remember,
+    gradients=_gradients,
+)
 
 
 def causal_conv1d_triton(
@@ -175,4 +164,5 @@ def causal_conv1d_triton(
     if initial_BSC is not None and initial_BSC.stride(2) != 1:
         initial_BSC = initial_BSC.contiguous()
     resets_BL = None if resets_BL is None else resets_BL.contiguous()
-    return _conv(x_BLC, weight_C1W, bias_C.contiguous(), initial_BSC, resets_BL, silu)
+    y_BLC, final_BSC = _convolution(x_BLC, weight_C1W.contiguous(), bias_C.contiguous(), initial_BSC, resets_BL, silu)
+    return y_BLC, final_BSC

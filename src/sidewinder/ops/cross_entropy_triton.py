@@ -13,6 +13,7 @@ import triton
 from torch import Tensor
 
 from sidewinder.ops.cross_entropy import IGNORED
+from sidewinder.ops.gpu_function import Function, GpuFunction
 from sidewinder.ops.kernels import cross_entropy as kernels
 
 BLOCK_BYTES = 1 << 30
@@ -28,10 +29,7 @@ def _in_place(logits_tV: Tensor, targets_t: Tensor, count: Tensor, losses_t: Ten
     )  # fmt: skip
 
 
-@torch.library.custom_op("sidewinder::cross_entropy", mutates_args=())
-def _cross_entropy(
-    hidden_TD: Tensor, weight_VD: Tensor, targets_T: Tensor, gradient: bool
-) -> tuple[Tensor, Tensor, Tensor]:
+def _forward(hidden_TD: Tensor, weight_VD: Tensor, targets_T: Tensor, gradient: bool) -> tuple[Tensor, Tensor, Tensor]:
     """The mean loss and, for a gradient of 1 and if wanted, the gradients of `hidden` and `weight`."""
     tokens, channels = hidden_TD.shape
     head_VD = weight_VD.to(hidden_TD.dtype)
@@ -55,24 +53,38 @@ def _cross_entropy(
     return losses_T.sum() / count, d_hidden_TD, d_weight_VD
 
 
-@_cross_entropy.register_fake
-def _(hidden_TD, weight_VD, targets_T, gradient):  # type: ignore[no-untyped-def]
+def _forward_shapes(hidden_TD, weight_VD, targets_T, gradient):  # type: ignore[no-untyped-def]
     loss = hidden_TD.new_empty((), dtype=torch.float32)
     tokens, vocabulary = (hidden_TD.shape[0], weight_VD.shape[0]) if gradient else (0, 0)
     channels = hidden_TD.shape[1]
     return loss, hidden_TD.new_empty(tokens, channels), weight_VD.new_empty(vocabulary, channels)
 
 
+def _backward(d_loss: Tensor, d_hidden_TD: Tensor, d_weight_VD: Tensor) -> tuple[Tensor, Tensor]:
+    return d_hidden_TD * d_loss.to(d_hidden_TD.dtype), d_weight_VD * d_loss.to(d_weight_VD.dtype)
+
+
+def _backward_shapes(d_loss, d_hidden_TD, d_weight_VD):  # type: ignore[no-untyped-def]
+    return torch.empty_like(d_hidden_TD), torch.empty_like(d_weight_VD)
+
+
 def _remember(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
     ctx.save_for_backward(*output[1:])
 
 
-def _gradients(ctx: Any, d_loss: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
-    d_hidden_TD, d_weight_VD = ctx.saved_tensors
-    return d_hidden_TD * d_loss.to(d_hidden_TD.dtype), d_weight_VD * d_loss.to(d_weight_VD.dtype), None, None
+def _gradients(backward: Function, ctx: Any, d_loss: Tensor, *_: None) -> tuple[Tensor | None, ...]:
+    return *backward(d_loss, *ctx.saved_tensors), None, None
 
 
-_cross_entropy.register_autograd(_gradients, setup_context=_remember)
+_cross_entropy = GpuFunction(
+    "cross_entropy",
+    forward=_forward,
+    forward_shapes=_forward_shapes,
+    backward=_backward,
+    backward_shapes=_backward_shapes,
+    remember=_remember,
+    gradients=_gradients,
+)
 
 
 def cross_entropy_triton(hidden_TD: Tensor, weight_VD: Tensor, targets_T: Tensor) -> Tensor:

@@ -13,6 +13,7 @@ import torch
 import triton
 from torch import Tensor
 
+from sidewinder.ops.gpu_function import Function, GpuFunction
 from sidewinder.ops.kernels import gated_norm as kernels
 
 BACKWARD_PROGRAMS = 132 * 16
@@ -24,8 +25,7 @@ def _launch(group: int) -> dict[str, int]:
     return {"BLOCK": block, "num_warps": min(max(block // 256, 1), 16)}
 
 
-@torch.library.custom_op("sidewinder::gated_norm", mutates_args=())
-def _norm(x_RD: Tensor, z_RD: Tensor, weight_D: Tensor, eps: float, groups: int) -> tuple[Tensor, Tensor]:
+def _forward(x_RD: Tensor, z_RD: Tensor, weight_D: Tensor, eps: float, groups: int) -> tuple[Tensor, Tensor]:
     rows, channels = x_RD.shape
     y_RD = torch.empty(rows, channels, dtype=x_RD.dtype, device=x_RD.device)
     scale_RG = torch.empty(rows, groups, dtype=torch.float32, device=x_RD.device)
@@ -36,13 +36,11 @@ def _norm(x_RD: Tensor, z_RD: Tensor, weight_D: Tensor, eps: float, groups: int)
     return y_RD, scale_RG
 
 
-@_norm.register_fake
-def _(x_RD, z_RD, weight_D, eps, groups):  # type: ignore[no-untyped-def]
+def _forward_shapes(x_RD, z_RD, weight_D, eps, groups):  # type: ignore[no-untyped-def]
     return x_RD.new_empty(x_RD.shape), x_RD.new_empty(x_RD.shape[0], groups, dtype=torch.float32)
 
 
-@torch.library.custom_op("sidewinder::gated_norm_backward", mutates_args=())
-def _norm_backward(
+def _backward(
     dy_RD: Tensor, x_RD: Tensor, z_RD: Tensor, weight_D: Tensor, scale_RG: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
     (rows, channels), groups = x_RD.shape, scale_RG.shape[1]
@@ -59,8 +57,7 @@ def _norm_backward(
     return dx_RD, dz_RD, d_weight_PD.sum(0).to(weight_D.dtype)
 
 
-@_norm_backward.register_fake
-def _(dy_RD, x_RD, z_RD, weight_D, scale_RG):  # type: ignore[no-untyped-def]
+def _backward_shapes(dy_RD, x_RD, z_RD, weight_D, scale_RG):  # type: ignore[no-untyped-def]
     return x_RD.new_empty(x_RD.shape), z_RD.new_empty(z_RD.shape), torch.empty_like(weight_D)
 
 
@@ -68,11 +65,19 @@ def _remember(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) 
     ctx.save_for_backward(*inputs[:3], output[1])
 
 
-def _gradients(ctx: Any, dy_RD: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
-    return *_norm_backward(dy_RD, *ctx.saved_tensors), None, None
+def _gradients(backward: Function, ctx: Any, dy_RD: Tensor, _: None) -> tuple[Tensor | None, ...]:
+    return *backward(dy_RD, *ctx.saved_tensors), None, None
 
 
-_norm.register_autograd(_gradients, setup_context=_remember)
+_norm = GpuFunction(
+    "gated_norm",
+    forward=_forward,
+    forward_shapes=_forward_shapes,
+    backward=_backward,
+    backward_shapes=_backward_shapes,
+    remember=_remember,
+    gradients=_gradients,
+)
 
 
 def _as_rows(x_D: Tensor) -> Tensor:

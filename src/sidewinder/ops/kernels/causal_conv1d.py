@@ -40,10 +40,10 @@ def _past(x, x_l, initial, initial_s, resets, start, in_c, WIDTH: tl.constexpr, 
 
 @triton.jit
 def _taps(weight, c, channels, WIDTH: tl.constexpr):
-    """Weights of the inputs 0, 1, … tokens back (float32), from `weight` (W, C)."""
+    """Weights of the inputs 0, 1, … tokens back (float32), from `weight` (C, W)."""
     taps = ()
     for back in tl.static_range(WIDTH):
-        tap = tl.load(weight + (WIDTH - 1 - back) * channels + c, mask=c < channels, other=0.0)
+        tap = tl.load(weight + c * WIDTH + (WIDTH - 1 - back), mask=c < channels, other=0.0)
         taps = taps + (tap.to(tl.float32),)
     return taps
 
@@ -143,7 +143,7 @@ def backward_kernel(
     dx += first * channels + c
     initial += b * initial_b + c
     d_initial += b * (WIDTH - 1) * channels + c
-    sums += (b * tl.num_programs(1) + tl.program_id(1)) * (WIDTH + 1) * channels + c
+    sums += (b * tl.num_programs(1) + tl.program_id(1)) * (WIDTH + 1) * channels
     if resets is not None:
         resets += first
     taps = _taps(weight, c, channels, WIDTH)
@@ -218,5 +218,5 @@ def backward_kernel(
                     mask=in_c & (start == 0) & (done < 0),
                 )
     for back in tl.static_range(WIDTH):
-        tl.store(sums + (WIDTH - 1 - back) * channels, d_taps[back], mask=in_c)
-    tl.store(sums + WIDTH * channels, d_bias, mask=in_c)
+        tl.store(sums + c * WIDTH + (WIDTH - 1 - back), d_taps[back], mask=in_c)
+    tl.store(sums + WIDTH * channels + c, d_bias, mask=in_c)
