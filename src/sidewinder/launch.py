@@ -77,14 +77,16 @@ def run_study(config: Path, cores: str) -> int:
     graph = Graph(load_study(config))
     check_study(graph)
     command = [sys.executable, "-m", "snakemake", "--cores", cores, "--configfile", str(config)]
+    # Rules call `sidewinder`: the one of this environment, activated or not.
+    environment = os.environ | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"}
     if not sys.stdout.isatty():
-        return subprocess.run(command, preexec_fn=_end_with_parent, check=False).returncode
+        return subprocess.run(command, env=environment, preexec_fn=_end_with_parent, check=False).returncode
     folder = graph.results / ".progress"
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     log = graph.results / "logs" / "study.log"
     log.parent.mkdir(parents=True, exist_ok=True)
-    environment = os.environ | {"SIDEWINDER_PROGRESS": str(folder.absolute())}
+    environment["SIDEWINDER_PROGRESS"] = str(folder.absolute())
     with log.open("w") as stream:
         process = subprocess.Popen(
             command, stdout=stream, stderr=subprocess.STDOUT, env=environment, preexec_fn=_end_with_parent
