@@ -3,9 +3,11 @@
     python benchmarks/ops.py [--only convolution …] [--forms ours peer torch] [--json out.json]
 
 Shapes are those of the 8B models and of models near 1B: 4 × 4096 tokens, bfloat16 with float32 parameters. A time is
-the median of runs between CUDA events. `share` is the bytes that must move (each input read once, each output and
-gradient written once) over the time, against the bandwidth of a large copy measured in the same run. The last column is
-the time of the best peer, or of the plain form where there is no peer, over ours, forward and backward together.
+the GPU's: the median of replays of a recorded CUDA graph between two events (of plain runs for the plain form).
+`share` is the bytes that must move (each input read once, each output and gradient written once) over the time, against
+the bandwidth of a large copy measured in the same run. `host` is the processor's time to launch forward and backward
+once, in ms; in training it hides behind the GPU's. The last column is the time of the best peer, or of the plain form
+where there is no peer, over ours, forward and backward together.
 Peers: mamba-ssm (state-space duality, gated norm, selective scan if compiled), causal-conv1d, torch.nn.functional.
 """
 
@@ -13,18 +15,19 @@ from __future__ import annotations
 
 import argparse
 import json
-import statistics
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from timing import copy_bandwidth, graph_milliseconds, host_milliseconds, milliseconds
+
 BATCH, LENGTH = 4, 4096
-WARM_UPS, RUNS = 3, 20
 PLAIN_RUNS = 3
 """Runs of the plain forms, some of which take seconds."""
 
@@ -51,6 +54,7 @@ class Row:
     both_ms: float | None
     forward_share: float | None
     both_share: float | None
+    host_ms: float | None = None
     note: str = ""
 
 
@@ -211,45 +215,28 @@ def optional(module: str, name: str) -> Callable[..., Tensor] | None:
     return found
 
 
-def milliseconds(call: Callable[[], object], runs: int = RUNS) -> float:
-    """Median over runs, each between two events."""
-    for _ in range(min(WARM_UPS, runs - 1)):
-        call()
-    events = [(torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)) for _ in range(runs)]
-    for start, end in events:
-        start.record()
-        call()
-        end.record()
-    torch.cuda.synchronize()
-    return statistics.median(start.elapsed_time(end) for start, end in events)
-
-
-def copy_bandwidth() -> float:
-    """Bytes a second of a large copy, read and written bytes both counted."""
-    source, target = (torch.empty(1 << 30, dtype=torch.int32, device="cuda") for _ in range(2))
-    source.random_()
-    return 2 * bytes_of(source) / milliseconds(lambda: target.copy_(source)) * 1e3
-
-
 def measure(case: Case, kind: str, bandwidth: float) -> Row:
     name, form = case.forms[kind]
     inputs = form.prepared(case.inputs) if isinstance(form, TimeLast) else case.inputs
     inputs = {key: part.detach().requires_grad_(part.is_floating_point()) for key, part in inputs.items()}
     wanted = [part for part in inputs.values() if part.requires_grad]
-    runs = PLAIN_RUNS if kind == "torch" else RUNS
+    gpu_ms = partial(milliseconds, runs=PLAIN_RUNS) if kind == "torch" else graph_milliseconds
     try:
         y = form(**inputs)
         dy = torch.randn_like(y) if y.dim() else torch.ones_like(y)
         del y
         with torch.no_grad():
-            forward_ms = milliseconds(lambda: form(**inputs), runs)
-        both_ms = milliseconds(lambda: torch.autograd.grad(form(**inputs), wanted, dy), runs)
+            forward_ms = gpu_ms(lambda: form(**inputs))
+        both_ms = gpu_ms(lambda: torch.autograd.grad(form(**inputs), wanted, dy))
+        host_ms = host_milliseconds(lambda: torch.autograd.grad(form(**inputs), wanted, dy))
     except Exception as error:  # a peer may fail in any way: its row says how
         torch.cuda.empty_cache()
-        return Row(case.operation, case.shape, name, kind, None, None, None, None, " ".join(str(error).split())[:80])
+        return Row(
+            case.operation, case.shape, name, kind, None, None, None, None, None, " ".join(str(error).split())[:80]
+        )
     forward_share = case.forward_bytes / (forward_ms * 1e-3) / bandwidth
     both_share = (case.forward_bytes + case.backward_bytes) / (both_ms * 1e-3) / bandwidth
-    return Row(case.operation, case.shape, name, kind, forward_ms, both_ms, forward_share, both_share)
+    return Row(case.operation, case.shape, name, kind, forward_ms, both_ms, forward_share, both_share, host_ms)
 
 
 def show(rows: list[Row]) -> None:
@@ -262,7 +249,7 @@ def show(rows: list[Row]) -> None:
         rivals = [other for other in rows if other.kind.startswith("peer")] or [o for o in rows if o.kind == "torch"]
         times = [other.both_ms for other in rivals if other.both_ms is not None]
         ratio = f"{min(times) / row.both_ms:.2f}" if times and row.kind == "ours" else ""
-        shares = f"{row.forward_share or 0:8.2f}{row.both_share or 0:8.2f}"
+        shares = f"{row.forward_share or 0:8.2f}{row.both_share or 0:8.2f}{row.host_ms or 0:8.2f}"
         print(f"{start}{row.forward_ms:12.3f}{row.both_ms:10.3f}{shares}  {ratio}", flush=True)
 
 
@@ -275,7 +262,8 @@ def main() -> None:
     torch.manual_seed(0)
     bandwidth = copy_bandwidth()
     print(f"{torch.cuda.get_device_name()}, torch {torch.__version__}, copy {bandwidth / 1e12:.2f} TB/s")
-    print(f"{'operation':16}{'shape':16}{'form':24}{'forward ms':>12}{'both ms':>10}{'share':>8}{'share':>8}  ratio")
+    heads = f"{'forward ms':>12}{'both ms':>10}{'share':>8}{'share':>8}{'host':>8}  ratio"
+    print(f"{'operation':16}{'shape':16}{'form':24}{heads}")
     rows: list[Row] = []
     for operation in arguments.only:
         for case in OPERATIONS[operation]():

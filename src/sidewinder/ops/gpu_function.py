@@ -39,9 +39,14 @@ class GpuFunction:
             ctx.set_materialize_grads(False)
             remember(ctx, inputs, output)
 
+        def eager_forward(ctx: Any, *inputs: Any) -> Any:
+            output = forward(*inputs)
+            setup_context(ctx, inputs, output)
+            return output
+
+        # Without a setup_context of its own: torch would look up the signature of `forward` at every call.
         eager_backward = once_differentiable(partial(gradients, backward))
-        methods = {"forward": forward, "setup_context": setup_context, "backward": eager_backward}
-        members = {key: staticmethod(method) for key, method in methods.items()}
+        members = {"forward": staticmethod(eager_forward), "backward": staticmethod(eager_backward)}
         self._function: Any = type(name, (torch.autograd.Function,), members)
         self._operator = torch.library.custom_op(f"sidewinder::{name}", forward, mutates_args=())
         self._operator.register_fake(forward_shapes)
