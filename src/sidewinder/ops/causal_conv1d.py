@@ -13,6 +13,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from sidewinder.ops.dispatch import on_gpu
+
 
 def causal_conv1d_reference(
     x_BLC: Tensor,
@@ -51,6 +53,11 @@ def causal_conv1d(
 
     `resets_BL` is true at the first token of a document: nothing before it is seen by it or by later tokens.
     """
+    if on_gpu(x_BLC):
+        from sidewinder.ops.causal_conv1d_triton import causal_conv1d_triton
+
+        states = {"initial_BSC": initial_BSC, "resets_BL": resets_BL}
+        return causal_conv1d_triton(x_BLC, weight_C1W, bias_C, silu=silu, **states)
     kept, length = weight_C1W.shape[-1] - 1, x_BLC.shape[1]
     if resets_BL is not None:
         return _with_resets(x_BLC, weight_C1W, bias_C, silu, initial_BSC, resets_BL)

@@ -13,6 +13,8 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from sidewinder.ops.dispatch import in_autocast, on_gpu
+
 IGNORED = -100
 """Target of a token that has no loss."""
 
@@ -32,6 +34,10 @@ def cross_entropy(hidden_TD: Tensor, weight_VD: Tensor, targets_T: Tensor) -> Te
 
     The arithmetic and the result are float64 where `hidden` is, else float32.
     """
+    if on_gpu(hidden_TD):
+        from sidewinder.ops.cross_entropy_triton import cross_entropy_triton
+
+        return cross_entropy_triton(in_autocast(hidden_TD), in_autocast(weight_VD), targets_T)
     dtype = torch.float64 if hidden_TD.dtype == torch.float64 else torch.float32
     return _CrossEntropy.apply(hidden_TD.to(dtype), weight_VD.to(dtype), targets_T, torch.is_grad_enabled())
 

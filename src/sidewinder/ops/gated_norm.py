@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from sidewinder.ops.dispatch import on_gpu
 from sidewinder.ops.norms import inverse_rms, rms_gradient_
 
 
@@ -24,6 +25,10 @@ def gated_norm_reference(x_D: Tensor, z_D: Tensor, weight_D: Tensor, eps: float,
 
 def gated_norm(x_D: Tensor, z_D: Tensor, weight_D: Tensor, eps: float, groups: int) -> Tensor:
     """Grouped gated RMSNorm of `x` (…, D) with the gate `z` (…, D); `groups` must divide D."""
+    if on_gpu(x_D):
+        from sidewinder.ops.gated_norm_triton import gated_norm_triton
+
+        return gated_norm_triton(x_D, z_D, weight_D, eps, groups)
     return _GatedNorm.apply(x_D, z_D, weight_D, eps, groups)
 
 

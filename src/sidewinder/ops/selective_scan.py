@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from sidewinder.ops.dispatch import on_gpu
 from sidewinder.ops.linear_scan import scan_backward_, scan_forward_
 
 BLOCK_NUMBERS = 1 << 19
@@ -65,6 +66,11 @@ def selective_scan(
     `dt` is positive (after softplus), `A` negative. `resets_BL` is true at the first token of a document, where the
     state starts afresh. The arithmetic is float64 where `A` is, else float32.
     """
+    if on_gpu(x_BLD):
+        from sidewinder.ops.selective_scan_triton import selective_scan_triton
+
+        states = {"initial_BDN": initial_BDN, "resets_BL": resets_BL}
+        return selective_scan_triton(x_BLD, dt_BLD, A_DN, B_BLN, C_BLN, D_D, **states)
     dtype = torch.float64 if A_DN.dtype == torch.float64 else torch.float32
     if initial_BDN is None:
         initial_BDN = torch.zeros(x_BLD.shape[0], *A_DN.shape, dtype=dtype, device=x_BLD.device)

@@ -22,6 +22,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from sidewinder.ops.dispatch import on_gpu
 from sidewinder.ops.linear_scan import scan_backward_, scan_forward_
 
 BLOCK_TOKENS = 1024
@@ -73,6 +74,11 @@ def ssd(
     `resets_BL` is true at the first token of a document, where the state starts afresh. The arithmetic is float64 where
     `A` is, else float32.
     """
+    if on_gpu(x_BLHP, "mamba_ssm"):
+        from sidewinder.ops.ssd_triton import ssd_triton
+
+        states = {"initial_BHPN": initial_BHPN, "resets_BL": resets_BL}
+        return ssd_triton(x_BLHP, dt_BLH, A_H, B_BLGN, C_BLGN, D_H, chunk=chunk, **states)
     batch, length, heads, channels = x_BLHP.shape
     dtype = torch.float64 if A_H.dtype == torch.float64 else torch.float32
     if initial_BHPN is None:

@@ -1,0 +1,31 @@
+"""Which form of an operation runs where: Triton kernels on a GPU, where their package is installed, else plain torch.
+
+Every public operation asks `on_gpu` first. All forms have the same signature and meaning; the tests hold each against
+the same float64 reference.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from importlib.util import find_spec
+
+import torch
+from torch import Tensor
+
+FAST_DTYPES = (torch.bfloat16, torch.float16, torch.float32)
+
+
+def on_gpu(x: Tensor, package: str = "triton") -> bool:
+    """True where the operation should run as a kernel of `package`: CUDA memory, and not float64."""
+    return x.is_cuda and x.dtype in FAST_DTYPES and _installed(package)
+
+
+@cache
+def _installed(package: str) -> bool:
+    return find_spec(package) is not None
+
+
+def in_autocast(x: Tensor) -> Tensor:
+    """`x` in autocast's type where autocast is on: custom operations have to ask for themselves."""
+    kind = x.device.type
+    return x.to(torch.get_autocast_dtype(kind)) if torch.is_autocast_enabled(kind) else x

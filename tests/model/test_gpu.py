@@ -1,0 +1,102 @@
+"""The models on a GPU, kernels and all, against the same weights on the CPU in float64."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+
+from sidewinder.config.model import Allocation, Attention, Mamba1, Mamba2, Mlp, ModelConfig, Rope
+from sidewinder.model import LanguageModel, init_weights
+
+pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")]
+
+VOCAB = 512
+SSM = Mamba2(state_size=64, head_size=32, groups=2, chunk=64)
+MODELS = {
+    "transformer": ModelConfig(
+        pattern="*-*-*-",
+        hidden_size=128,
+        norm="layernorm",
+        attention=Attention(heads=4, kv_heads=4, head_size=32, rope=Rope()),
+        mlp=Mlp(size=512, activation="relu2"),
+    ),
+    "mamba": ModelConfig(pattern="mmm", hidden_size=128, mamba1=Mamba1(state_size=16)),
+    "mamba2": ModelConfig(pattern="MMM", hidden_size=128, mamba2=SSM),
+    "hybrid": ModelConfig(
+        allocation=Allocation(layers=14, attention=0.08, mlp=0.5),
+        hidden_size=128,
+        mamba2=SSM,
+        attention=Attention(heads=4, kv_heads=2, head_size=32),
+        mlp=Mlp(size=512),
+    ),
+}
+# mamba-ssm's SSD takes its products in tf32, which keeps ten bits.
+TOLERANCE = {"transformer": 2e-5, "mamba": 2e-5, "mamba2": 1e-2, "hybrid": 1e-2}
+
+
+def relative_error(out: torch.Tensor, reference: torch.Tensor) -> float:
+    return ((out.double().cpu() - reference).norm() / reference.norm()).item()
+
+
+def make(name: str) -> tuple[LanguageModel, LanguageModel]:
+    model = LanguageModel(MODELS[name], VOCAB)
+    init_weights(model, 1)
+    return model.double(), copy.deepcopy(model).float().cuda()
+
+
+def tokens_of(batch: int, length: int) -> torch.Tensor:
+    return torch.randint(VOCAB, (batch, length), generator=torch.Generator().manual_seed(length))
+
+
+@pytest.mark.parametrize("length", [64, 200, 1024])
+@pytest.mark.parametrize("name", MODELS)
+def test_logits_loss_and_gradients(name: str, length: int) -> None:
+    reference, model = make(name)
+    tokens, targets = tokens_of(2, length), tokens_of(2, length).roll(1, 1)
+    assert relative_error(model(tokens.cuda()), reference(tokens)) < TOLERANCE[name]
+    loss = reference.loss(tokens, targets)
+    on_gpu = model.loss(tokens.cuda(), targets.cuda())
+    assert on_gpu.item() == pytest.approx(loss.item(), rel=1e-3)
+    loss.backward()
+    on_gpu.backward()
+    for (key, expected), found in zip(reference.named_parameters(), model.parameters(), strict=True):
+        assert expected.grad is not None
+        assert found.grad is not None
+        assert relative_error(found.grad, expected.grad) < 10 * TOLERANCE[name], key
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_bfloat16_training_step_is_near(name: str) -> None:
+    reference, model = make(name)
+    tokens, targets = tokens_of(2, 256), tokens_of(2, 256).roll(1, 1)
+    with torch.autocast("cuda", torch.bfloat16):
+        loss = model.loss(tokens.cuda(), targets.cuda())
+    loss.backward()
+    assert loss.item() == pytest.approx(reference.loss(tokens, targets).item(), rel=5e-3)
+    assert all(parameter.grad is not None and parameter.grad.isfinite().all() for parameter in model.parameters())
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_packed_documents_are_as_alone(name: str) -> None:
+    _, model = make(name)
+    parts = [tokens_of(1, length).cuda() for length in (70, 1, 133)]
+    packed = torch.cat(parts, dim=1)
+    resets = torch.zeros_like(packed, dtype=torch.bool)
+    resets[0, [0, 70, 71]] = True
+    with torch.no_grad():
+        together = model(packed, resets_BL=resets)
+        alone = torch.cat([model(part) for part in parts], dim=1)
+    assert relative_error(together, alone.double().cpu()) < TOLERANCE[name]
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_decoding_is_the_full_pass(name: str) -> None:
+    _, model = make(name)
+    tokens = tokens_of(2, 150).cuda()
+    with torch.no_grad():
+        full = model(tokens)
+        cache = model.new_cache(2)
+        pieces = [model.logits(model.hidden(piece, cache)) for piece in (tokens[:, :100], *tokens[:, 100:].split(1, 1))]
+    assert relative_error(torch.cat(pieces, dim=1), full.double().cpu()) < TOLERANCE[name]
