@@ -59,7 +59,8 @@ def _dot(panel: Panel, score: Score, y: float) -> Markup:
     x, place = panel.x(score.value), score.checkpoint.place
     parts = []
     if score.error and not score.checkpoint.extended:
-        start, stop = panel.x(score.value - score.error), panel.x(score.value + score.error)
+        start = panel.x(max(score.value - score.error, panel.x.low))
+        stop = panel.x(min(score.value + score.error, panel.x.high))
         parts.append(tag("line", x1=start, x2=stop, y1=y, y2=y, class_="whisker"))
     parts.append(mark(place, x, y, 5, "open" if score.checkpoint.extended else "dot"))
     error = "" if score.error is None else f" ± {score.error:.3f}"
