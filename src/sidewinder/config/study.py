@@ -11,6 +11,7 @@ from pydantic import Field, model_validator
 
 from sidewinder.config.base import Name, Share, Strict
 from sidewinder.config.corpus import Lookup, Source, Tokenizer
+from sidewinder.config.mesh import misfits
 from sidewinder.config.model import ModelConfig
 from sidewinder.config.suites import Suite
 from sidewinder.config.training import Extension, Training, TrainingOverride
@@ -84,10 +85,25 @@ class Study(Strict):
                         f"{key}.context_tokens: {tokens} is not a multiple of models.{name}.mamba2.chunk "
                         f"({model.mamba2.chunk})"
                     )
-        for name in self.models:
-            self.training_of(name)
-            for extension in self.extensions:
-                self.extension_of(name, extension)
+        return self
+
+    @model_validator(mode="after")
+    def _meshes_fit(self) -> Self:
+        for name, model in self.models.items():
+            stages = {f"models.{name}": self.training_of(name)}
+            for place, extension in enumerate(self.extensions):
+                if name in extension.models:
+                    stages[f"extensions.{place} of models.{name}"] = self.extension_of(name, extension)
+            for key, training in stages.items():
+                found = misfits(
+                    training.mesh,
+                    model,
+                    batch_sequences=training.batch_sequences,
+                    micro=training.micro_batch_sequences,
+                    context_tokens=training.context_tokens,
+                )
+                if found:
+                    raise ValueError(f"{key}: {'; '.join(found)}")
         return self
 
     def training_of(self, model: str) -> Training:
@@ -98,6 +114,7 @@ class Study(Strict):
     def extension_of(self, model: str, extension: Extension) -> Training:
         """Training settings of an extension: the pretraining's, but for what the extension states itself."""
         own = extension.model_dump(exclude={"models", "rope_base"})
+        own = {key: value for key, value in own.items() if value is not None or key == "micro_batch_sequences"}
         return Training.model_validate(self.training_of(model).model_dump() | own)
 
     @property

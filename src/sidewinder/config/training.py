@@ -7,6 +7,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from sidewinder.config.base import Count, Name, Strict
+from sidewinder.config.mesh import Mesh
 
 Rate = Annotated[float, Field(gt=0)]
 
@@ -31,7 +32,10 @@ class Training(Strict):
     epsilon: Rate = 1e-8
     clip_norm: Rate = 1.0
     micro_batch_sequences: Count | None = None
-    """Sequences a forward pass; null means the whole batch. Must divide it."""
+    """Sequences a forward pass of one process; null means its whole part of the batch. Must divide it."""
+    reset_documents: bool = False
+    """Start state, convolution and attention afresh at each document; else documents follow one another, as in the
+    paper."""
     save_every_tokens: Count = 250_000
     """How much work a crash may cost."""
     keep_saves: Annotated[int, Field(ge=2)] = 2
@@ -39,7 +43,13 @@ class Training(Strict):
     threads: Count = 1
     """CPU threads of this run."""
     precision: Literal["float32", "bfloat16"] = "float32"
+    """bfloat16 computes matrix products in it; weights, sums and states stay in float32."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
+    mesh: Mesh = Mesh()
+    recompute: Annotated[str, Field(pattern=r"^[Mm*-]*$")] = ""
+    """Letters of the layers whose activations are computed again in the backward pass instead of kept, say `M*-`."""
+    compile: bool = False
+    """Compile each layer with torch.compile."""
 
     @model_validator(mode="after")
     def _adds_up(self) -> Self:
@@ -72,7 +82,7 @@ class Training(Strict):
 
 
 # Settings that change neither the result nor its meaning: not part of a run's identity.
-WITHOUT_EFFECT = {"save_every_tokens", "keep_saves"}
+WITHOUT_EFFECT = {"save_every_tokens", "keep_saves", "mesh", "recompute", "compile"}
 
 
 class TrainingOverride(Strict):
@@ -92,6 +102,8 @@ class TrainingOverride(Strict):
     save_every_tokens: Count | None = None
     threads: Count | None = None
     precision: Literal["float32", "bfloat16"] | None = None
+    mesh: Mesh | None = None
+    recompute: Annotated[str, Field(pattern=r"^[Mm*-]*$")] | None = None
 
 
 class Extension(Strict):
@@ -105,5 +117,8 @@ class Extension(Strict):
     minimum_learning_rate: Rate
     warmup_sequences: Annotated[int, Field(ge=0)] = 0
     micro_batch_sequences: Count | None = None
+    mesh: Mesh | None = None
+    """Null keeps the pretraining's."""
+    recompute: Annotated[str, Field(pattern=r"^[Mm*-]*$")] | None = None
     rope_base: Annotated[float, Field(gt=0)] | None = None
     """New RoPE base for models that have one; null keeps the pretrained base."""
