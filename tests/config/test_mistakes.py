@@ -51,6 +51,19 @@ MISTAKES = {
         changed("models", "mamba2", "pattern", to="MMXM"),
         ["models.mamba2", "bad letter 'X' at place 2", "allowed: 'M' mamba2"],
     ),
+    "ramp that misses the full batch": (
+        changed(
+            *("training", "batch_ramp"),
+            to={"start_sequences": 4, "increment_sequences": 5, "over_sequences": 64},
+        ),
+        ["training.batch_ramp", "whole increments of 5", "start_sequences (4)", "batch_sequences (16)"],
+    ),
+    "first batch of a ramp on too many processes": (
+        lambda values: values["training"].update(
+            mesh={"data": 8}, batch_ramp={"start_sequences": 4, "increment_sequences": 4, "over_sequences": 64}
+        ),
+        ["models.", "mesh.data (8) must divide batch_sequences (4)"],
+    ),
     "context not a multiple of the chunk": (
         changed("training", "context_tokens", to=250),
         ["training.context_tokens", "250 is not a multiple of models", "chunk (32)"],

@@ -95,15 +95,16 @@ class Study(Strict):
                 if name in extension.models:
                     stages[f"extensions.{place} of models.{name}"] = self.extension_of(name, extension)
             for key, training in stages.items():
-                found = misfits(
-                    training.mesh,
-                    model,
-                    batch_sequences=training.batch_sequences,
-                    micro=training.micro_batch_sequences,
-                    context_tokens=training.context_tokens,
-                )
-                if found:
-                    raise ValueError(f"{key}: {'; '.join(found)}")
+                for size in training.batches.sizes:  # More than one where the batch ramps up.
+                    found = misfits(
+                        training.mesh,
+                        model,
+                        batch_sequences=size,
+                        micro=training.micro_batch_sequences,
+                        context_tokens=training.context_tokens,
+                    )
+                    if found:
+                        raise ValueError(f"{key}: {'; '.join(found)}")
         return self
 
     def training_of(self, model: str) -> Training:
@@ -114,7 +115,8 @@ class Study(Strict):
     def extension_of(self, model: str, extension: Extension) -> Training:
         """Training settings of an extension: the pretraining's, but for what the extension states itself."""
         own = extension.model_dump(exclude={"models", "rope_base"})
-        own = {key: value for key, value in own.items() if value is not None or key == "micro_batch_sequences"}
+        alone = ("micro_batch_sequences", "batch_ramp")  # Null is a statement here, not an omission.
+        own = {key: value for key, value in own.items() if value is not None or key in alone}
         return Training.model_validate(self.training_of(model).model_dump() | own)
 
     @property

@@ -8,6 +8,7 @@ from pydantic import Field, model_validator
 
 from sidewinder.config.base import Count, Name, Strict
 from sidewinder.config.mesh import Mesh
+from sidewinder.config.schedule import BatchPlan, BatchRamp, Decay, batch_plan
 
 Rate = Annotated[float, Field(gt=0)]
 
@@ -19,12 +20,17 @@ class Training(Strict):
     """Tokens a sequence."""
     batch_sequences: Count
     """Sequences an optimizer step."""
+    batch_ramp: BatchRamp | None = None
+    """Smaller batches first; null for none."""
     budget_tokens: Count
     """Tokens to train on; rounded down to whole steps."""
     learning_rate: Rate
+    """The highest one."""
     minimum_learning_rate: Rate
     warmup_sequences: Annotated[int, Field(ge=0)] = 0
-    """Linear warm-up; then a cosine down to the minimum rate at the end of the budget."""
+    """Linear warm-up of the learning rate."""
+    decay: Decay = Decay()
+    """How the rate falls to the minimum; unless stated, in a cosine that ends with the budget."""
     weight_decay: Annotated[float, Field(ge=0)] = 0.1
     """Applied to tensors of two or more dimensions only."""
     beta1: Annotated[float, Field(ge=0, lt=1)] = 0.9
@@ -62,23 +68,52 @@ class Training(Strict):
                 f"micro_batch_sequences ({self.micro_batch_sequences}) must divide "
                 f"batch_sequences ({self.batch_sequences})"
             )
+        if self.batch_ramp and (found := self.batch_ramp.faults(self.batch_sequences, self.micro_batch_sequences)):
+            raise ValueError("; ".join(found))
         if self.steps < 1:
             raise ValueError(
                 f"budget_tokens ({self.budget_tokens:,}) is less than one step "
-                f"({self.batch_sequences} x {self.context_tokens} tokens)"
+                f"({self.batches.size(1)} x {self.context_tokens} tokens)"
             )
-        if self.warmup_sequences > self.steps * self.batch_sequences:
+        affordable = self.budget_tokens // self.context_tokens
+        if self.batch_ramp and self.batch_ramp.over_sequences > affordable:
+            raise ValueError(
+                f"batch_ramp.over_sequences ({self.batch_ramp.over_sequences:,}) exceeds the budget "
+                f"({affordable:,} sequences)"
+            )
+        if self.warmup_sequences > self.sequences:
             raise ValueError(f"warmup_sequences ({self.warmup_sequences:,}) exceeds the budget")
+        if self.decay.end_share < 1 and self.warmup_sequences >= self.decay.end_share * self.sequences:
+            raise ValueError(
+                f"decay.end_share ({self.decay.end_share:g} of {self.sequences:,} sequences) must lie beyond "
+                f"warmup_sequences ({self.warmup_sequences:,})"
+            )
         return self
 
     @property
+    def batches(self) -> BatchPlan:
+        """The batch of every step."""
+        return batch_plan(self.batch_ramp, self.batch_sequences)
+
+    @property
     def tokens_per_step(self) -> int:
+        """Tokens of a step with the full batch."""
         return self.batch_sequences * self.context_tokens
 
     @property
     def steps(self) -> int:
         """Whole optimizer steps that the budget pays."""
-        return self.budget_tokens // self.tokens_per_step
+        return self.batches.steps_in(self.budget_tokens // self.context_tokens)
+
+    @property
+    def sequences(self) -> int:
+        """Sequences of all steps."""
+        return self.batches.before(self.steps + 1)
+
+    @property
+    def tokens(self) -> int:
+        """Tokens of all steps: the budget but for what is left over."""
+        return self.sequences * self.context_tokens
 
 
 # Settings that change neither the result nor its meaning: not part of a run's identity.
@@ -89,10 +124,12 @@ class TrainingOverride(Strict):
     """Settings of one model that differ from the study's `training`; the same keys, all optional."""
 
     batch_sequences: Count | None = None
+    batch_ramp: BatchRamp | None = None
     budget_tokens: Count | None = None
     learning_rate: Rate | None = None
     minimum_learning_rate: Rate | None = None
     warmup_sequences: Annotated[int, Field(ge=0)] | None = None
+    decay: Decay | None = None
     weight_decay: Annotated[float, Field(ge=0)] | None = None
     beta1: Annotated[float, Field(ge=0, lt=1)] | None = None
     beta2: Annotated[float, Field(ge=0, lt=1)] | None = None
@@ -113,9 +150,11 @@ class Extension(Strict):
     models: Annotated[list[Name], Field(min_length=1)]
     budget_tokens: Count
     batch_sequences: Count
+    batch_ramp: BatchRamp | None = None
     learning_rate: Rate
     minimum_learning_rate: Rate
     warmup_sequences: Annotated[int, Field(ge=0)] = 0
+    decay: Decay = Decay()
     micro_batch_sequences: Count | None = None
     mesh: Mesh | None = None
     """Null keeps the pretraining's."""

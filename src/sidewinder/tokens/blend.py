@@ -76,7 +76,7 @@ def _facts(graph: Graph, blend: dict[str, Any]) -> dict[str, Any]:
     tokens = {name: sum(shard["tokens"] for shard in entry["shards"]) for name, entry in blend["sources"].items()}
     epochs: dict[str, dict[str, float]] = {}
     for stage in graph.stages:
-        budget, name = stage.training.steps * stage.training.tokens_per_step, f"{stage.model_name} {stage.kind}"
+        budget, name = stage.training.tokens, f"{stage.model_name} {stage.kind}"
         epochs[f"{name}-{stage.training.context_tokens}"] = {
             source: round(budget * weight / tokens[source], 4) for source, weight in graph.study.weights.items()
         }
