@@ -15,7 +15,7 @@ from transformers import AutoModelForCausalLM
 from sidewinder.config.model import ModelConfig
 from sidewinder.evaluate.generation import generate_greedily
 from sidewinder.export.classes import target_of
-from sidewinder.export.huggingface import write_model
+from sidewinder.export.write import write_model
 from sidewinder.export.target import ExportError
 from sidewinder.export.verify import largest_logit_difference
 from sidewinder.model import LanguageModel

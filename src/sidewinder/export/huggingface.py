@@ -6,7 +6,6 @@ on held-out text, token ids of held-out documents), then moved into place, the r
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 from pathlib import Path
@@ -14,17 +13,15 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors.torch import save_file
 
 from sidewinder.evaluate.heldout import Heldout, heldout_of
-from sidewinder.export.card import model_card
-from sidewinder.export.classes import target_of
-from sidewinder.export.target import Target
+from sidewinder.export.tokenizer import write_tokenizer
+from sidewinder.export.write import write_model
 from sidewinder.graph import Graph, Stage
 from sidewinder.model.checkpoint import ModelInfo, load_model
 from sidewinder.model.lm import LanguageModel
 from sidewinder.progress import Progress
-from sidewinder.record import RECORD, Job, check, outputs_of, read_record
+from sidewinder.record import RECORD, Job, check, outputs_of
 from sidewinder.tokenizer import MODEL
 
 PART = ".part"
@@ -62,7 +59,7 @@ def _export(graph: Graph, stage: Stage, job: Job, heldout: Heldout) -> None:
     with Progress(f"{stage.title} export", total=3, unit="step") as progress:
         model, info = load_model(stage.folder / "checkpoint")
         target = write_model(model, info, part, bos=heldout.tokenizer.bos_id(), eos=heldout.tokenizer.eos_id())
-        _write_rest(graph, stage, info, part, target.model_class)
+        write_tokenizer(graph.tokenizer / MODEL, part, context_tokens=info.context_tokens)
         progress.update(1, wrote=target.model_class)
         job.facts = _verify(part, model, info, heldout, progress)
     for path in sorted(part.iterdir()):
@@ -70,29 +67,6 @@ def _export(graph: Graph, stage: Stage, job: Job, heldout: Heldout) -> None:
         job.output("export", job.folder / path.name)
     part.rmdir()
     job.facts["model_class"] = target.model_class
-
-
-def write_model(model: LanguageModel, info: ModelInfo, folder: Path, *, bos: int, eos: int) -> Target:
-    """Writes config.json, generation_config.json and model.safetensors; returns the class they are for."""
-    target = target_of(info.config)
-    config = target.config(
-        info.config, vocab_size=info.vocab_size, context_tokens=info.context_tokens, bos=bos, eos=eos
-    )
-    generation = {"bos_token_id": bos, "eos_token_id": eos, "do_sample": False, "use_cache": True}
-    _write_json(folder / "config.json", config)
-    _write_json(folder / "generation_config.json", generation)
-    tensors = {name: tensor.contiguous() for name, tensor in target.weights(model.state_dict()).items()}
-    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
-    return target
-
-
-def _write_rest(graph: Graph, stage: Stage, info: ModelInfo, folder: Path, model_class: str) -> None:
-    """Tokenizer files and the model card."""
-    from sidewinder.export.tokenizer import write_tokenizer
-
-    write_tokenizer(graph.tokenizer / MODEL, folder, context_tokens=info.context_tokens)
-    card = model_card(graph.study, stage, read_record(stage.record), model_class)
-    (folder / "README.md").write_text(card)
 
 
 def _verify(
@@ -134,7 +108,3 @@ def _texts(heldout: Heldout, source: str) -> list[str]:
         if size >= COMPARED_BYTES:
             break
     return texts
-
-
-def _write_json(path: Path, content: dict[str, Any]) -> None:
-    path.write_text(json.dumps(content, indent=2) + "\n")

@@ -7,46 +7,35 @@ channel i + half in all three, as we do.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from sidewinder.config.model import ModelConfig
-from sidewinder.export.target import Target, Weights, activation_objection, norm_objection
+from sidewinder.export.target import Settings, Target, activation_objection, norm_objection
 
-if TYPE_CHECKING:
-    from torch import Tensor
-
-NORM = re.compile(r"(^|\.)(final_norm|norm)\.weight$")
 LAYER = re.compile(r"layers\.(\d+)\.(norm|mixer)\.(.*)")
+OUTER = {
+    "embedding.weight": "model.embed_tokens.weight",
+    "final_norm.weight": "model.norm.weight",
+    "final_norm.bias": "model.norm.bias",
+    "head.weight": "lm_head.weight",
+}
+PARTS = {
+    (0, "norm"): "input_layernorm",
+    (0, "mixer"): "self_attn",
+    (1, "norm"): "post_attention_layernorm",
+    (1, "mixer"): "mlp",
+}
+NO_BIAS = {"attention_bias": False, "mlp_bias": False}
+ROTATIONS = r".*\.rotary_emb\.inv_freq"  # Of old files: what follows from the RoPE base.
 
 
-def _weights(weights: Mapping[str, Tensor]) -> Weights:
+def _name(name: str) -> str:
     """Layers 2i and 2i + 1 become the two halves of block i."""
-    outer = {
-        "embedding.weight": "model.embed_tokens.weight",
-        "final_norm.weight": "model.norm.weight",
-        "final_norm.bias": "model.norm.bias",
-        "head.weight": "lm_head.weight",
-    }
-    parts = {
-        (0, "norm"): "input_layernorm",
-        (0, "mixer"): "self_attn",
-        (1, "norm"): "post_attention_layernorm",
-        (1, "mixer"): "mlp",
-    }
-    out: Weights = {}
-    for name, tensor in weights.items():
-        if found := LAYER.fullmatch(name):
-            block, half = divmod(int(found[1]), 2)
-            out[f"model.layers.{block}.{parts[half, found[2]]}.{found[3]}"] = tensor
-        else:
-            out[outer[name]] = tensor
-    return out
-
-
-def _plain_norms(weights: Mapping[str, Tensor]) -> Weights:
-    """As `_weights`, with norms whose weight is the scale itself: ours is the scale minus one."""
-    return _weights({name: tensor + 1 if NORM.search(name) else tensor for name, tensor in weights.items()})
+    found = LAYER.fullmatch(name)
+    if not found:
+        return OUTER[name]
+    block, half = divmod(int(found[1]), 2)
+    return f"model.layers.{block}.{PARTS[half, found[2]]}.{found[3]}"
 
 
 def _against(model: ModelConfig, norm: str, *activations: str) -> list[str]:
@@ -67,7 +56,7 @@ def _against_whole_heads(model: ModelConfig) -> list[str]:
 
 def _shared(model: ModelConfig) -> dict[str, Any]:
     attention = model.attention
-    assert attention.rope is not None
+    rope = attention.rope
     return {
         "num_hidden_layers": len(model.layers) // 2,
         "intermediate_size": model.mlp.size,
@@ -76,9 +65,26 @@ def _shared(model: ModelConfig) -> dict[str, Any]:
         "head_dim": attention.head_size,
         "rope_parameters": {
             "rope_type": "default",
-            "rope_theta": attention.rope.base,
-            "partial_rotary_factor": attention.rope.fraction,
+            "rope_theta": rope.base if rope else None,
+            "partial_rotary_factor": rope.fraction if rope else None,
         },
+    }
+
+
+def _read(settings: Settings, *, norm: str, eps: str, activation: str, fraction: float | None = None) -> dict[str, Any]:
+    """The inverse of what the three share. `fraction` is the rotated share where the class has no setting for it."""
+    rope, heads = settings["rope_parameters"], settings["num_attention_heads"]
+    return {
+        "pattern": "*-" * settings["num_hidden_layers"],
+        "norm": norm,
+        "norm_eps": settings[eps],
+        "attention": {
+            "heads": heads,
+            "kv_heads": settings.get("num_key_value_heads") or heads,
+            "head_size": settings.get("head_dim") or settings["hidden_size"] // heads,
+            "rope": {"base": rope["rope_theta"], "fraction": fraction or rope.get("partial_rotary_factor", 1.0)},
+        },
+        "mlp": {"size": settings["intermediate_size"], "activation": activation},
     }
 
 
@@ -87,8 +93,11 @@ def _against_nemotron(model: ModelConfig) -> list[str]:
 
 
 def _nemotron(model: ModelConfig) -> dict[str, Any]:
-    own = {"hidden_act": model.mlp.activation, "norm_eps": model.norm_eps, "attention_bias": False, "mlp_bias": False}
-    return _shared(model) | own
+    return _shared(model) | {"hidden_act": model.mlp.activation, "norm_eps": model.norm_eps}
+
+
+def _read_nemotron(settings: Settings) -> dict[str, Any]:
+    return _read(settings, norm="layernorm", eps="norm_eps", activation=settings["hidden_act"])
 
 
 def _against_llama(model: ModelConfig) -> list[str]:
@@ -101,8 +110,11 @@ def _against_llama(model: ModelConfig) -> list[str]:
 
 
 def _llama(model: ModelConfig) -> dict[str, Any]:
-    own = {"hidden_act": "silu", "rms_norm_eps": model.norm_eps, "attention_bias": False, "mlp_bias": False}
-    return _shared(model) | own
+    return _shared(model) | {"rms_norm_eps": model.norm_eps}
+
+
+def _read_llama(settings: Settings) -> dict[str, Any]:
+    return _read(settings, norm="rmsnorm", eps="rms_norm_eps", activation="swiglu", fraction=1.0)
 
 
 def _against_stablelm(model: ModelConfig) -> list[str]:
@@ -110,17 +122,42 @@ def _against_stablelm(model: ModelConfig) -> list[str]:
 
 
 def _stablelm(model: ModelConfig) -> dict[str, Any]:
-    own = {
-        "hidden_act": "silu",
-        "layer_norm_eps": model.norm_eps,
-        "use_qkv_bias": False,
-        "qk_layernorm": False,
-        "use_parallel_residual": False,
-    }
-    return _shared(model) | own
+    return _shared(model) | {"layer_norm_eps": model.norm_eps}
+
+
+def _read_stablelm(settings: Settings) -> dict[str, Any]:
+    return _read(settings, norm="layernorm", eps="layer_norm_eps", activation="swiglu")
 
 
 # NemotronLayerNorm1P adds one to the stored weight, as we do: its norms are ours unchanged.
-NEMOTRON = Target("NemotronForCausalLM", "nemotron", _against_nemotron, _nemotron, _weights)
-LLAMA = Target("LlamaForCausalLM", "llama", _against_llama, _llama, _weights)
-STABLELM = Target("StableLmForCausalLM", "stablelm", _against_stablelm, _stablelm, _plain_norms)
+NEMOTRON = Target(
+    "NemotronForCausalLM",
+    "nemotron",
+    _against_nemotron,
+    _nemotron,
+    _read_nemotron,
+    _name,
+    constants=NO_BIAS,
+    ignored=ROTATIONS,
+)
+LLAMA = Target(
+    "LlamaForCausalLM",
+    "llama",
+    _against_llama,
+    _llama,
+    _read_llama,
+    _name,
+    constants={"hidden_act": "silu", **NO_BIAS},
+    ignored=ROTATIONS,
+)
+STABLELM = Target(
+    "StableLmForCausalLM",
+    "stablelm",
+    _against_stablelm,
+    _stablelm,
+    _read_stablelm,
+    _name,
+    constants={"hidden_act": "silu", "use_qkv_bias": False, "qk_layernorm": False, "use_parallel_residual": False},
+    plain_norms=True,
+    ignored=ROTATIONS,
+)
