@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor
+
+sys.path.append(str(Path(__file__).parents[2] / "benchmarks"))  # The table of errors is made by what is tested here.
 
 Operation = Callable[..., Tensor | tuple[Tensor, ...]]
 

@@ -8,7 +8,6 @@ import torch.nn.functional as F
 
 from sidewinder.ops.gated_norm import gated_norm, gated_norm_reference
 from sidewinder.ops.norms import layer_norm, layer_norm_reference, rms_norm, rms_norm_reference
-from sidewinder.ops.squared_relu import squared_relu, squared_relu_reference
 
 EXACT = 1e-12
 
@@ -39,7 +38,3 @@ def test_gated_norm_normalises_each_group_alone(randn):
     x_BD, z_BD = randn(3, 12), randn(3, 12)
     y_BGE = gated_norm(x_BD, z_BD, torch.ones(12, dtype=torch.float64), 0.0, 3).unflatten(-1, (3, 4))
     torch.testing.assert_close(y_BGE.square().mean(-1), torch.ones(3, 3, dtype=torch.float64))
-
-
-def test_squared_relu_equals_its_definition(randn, largest_error):
-    assert largest_error(squared_relu, squared_relu_reference, [randn(4, 9)]) < EXACT

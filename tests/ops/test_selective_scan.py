@@ -36,14 +36,6 @@ def _forms(resets=None):
     return fast, plain
 
 
-@pytest.mark.parametrize("length", [1, 2, 3, 16, 17, 100, 257])
-@pytest.mark.parametrize("share", [None, 0.05, 1.0])
-def test_equals_the_recurrence(length, share, randn, largest_error):
-    resets_BL = None if share is None else torch.rand(2, length) < share
-    fast, plain = _forms(resets_BL)
-    assert largest_error(fast, plain, _inputs(randn, length)) < EXACT
-
-
 @pytest.mark.parametrize("wide", [1, 1 << 30], ids=["walking", "pairs"])
 @pytest.mark.parametrize("block", [1, 900, 1 << 30])
 def test_every_way_through_a_block(wide, block, monkeypatch, randn, largest_error):
@@ -63,15 +55,6 @@ def test_packed_documents_equal_separate_ones(randn):
         alone, alone_final = selective_scan(x[:, a:b], dt[:, a:b], A, B[:, a:b], C[:, a:b], D)
         torch.testing.assert_close(packed[:, a:b], alone, rtol=1e-12, atol=1e-12)
     torch.testing.assert_close(final, alone_final, rtol=1e-12, atol=1e-12)
-
-
-@torch.no_grad()
-@pytest.mark.parametrize("resets", [None, torch.tensor([[True], [False]])])
-def test_one_token_equals_the_recurrence(resets, randn):
-    fast, plain = _forms(resets)
-    inputs = _inputs(randn, 1)
-    for found, expected in zip(fast(*inputs), plain(*inputs), strict=True):
-        torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)
 
 
 def test_two_halves_joined_by_their_state_equal_the_whole(randn):

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from sidewinder.ops.dispatch import on_gpu
+from sidewinder.ops.dispatch import in_float32, on_gpu
 
 
 def causal_conv1d_reference(
@@ -58,6 +58,19 @@ def causal_conv1d(
 
         states = {"initial_BSC": initial_BSC, "resets_BL": resets_BL}
         return causal_conv1d_triton(x_BLC, weight_C1W, bias_C, silu=silu, **states)
+    wide = (in_float32(part) for part in (x_BLC, weight_C1W, bias_C))
+    y_BLC, final_BSC = _causal_conv1d(*wide, silu, initial_BSC, resets_BL)
+    return y_BLC.to(x_BLC.dtype), final_BSC.to(x_BLC.dtype)
+
+
+def _causal_conv1d(
+    x_BLC: Tensor,
+    weight_C1W: Tensor,
+    bias_C: Tensor,
+    silu: bool,
+    initial_BSC: Tensor | None,
+    resets_BL: Tensor | None,
+) -> tuple[Tensor, Tensor]:
     kept, length = weight_C1W.shape[-1] - 1, x_BLC.shape[1]
     if resets_BL is not None:
         return _with_resets(x_BLC, weight_C1W, bias_C, silu, initial_BSC, resets_BL)

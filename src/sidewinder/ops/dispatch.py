@@ -25,6 +25,11 @@ def _installed(package: str) -> bool:
     return find_spec(package) is not None
 
 
+def in_float32(x: Tensor) -> Tensor:
+    """`x` in float32 where it has a 16-bit type: the plain forms compute in it, as the kernels do."""
+    return x.float() if x.dtype in (torch.bfloat16, torch.float16) else x
+
+
 def in_autocast(x: Tensor) -> Tensor:
     """`x` in autocast's type where autocast is on: custom operations have to ask for themselves."""
     kind = x.device.type

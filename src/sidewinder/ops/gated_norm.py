@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from sidewinder.ops.dispatch import on_gpu
+from sidewinder.ops.dispatch import in_float32, on_gpu
 from sidewinder.ops.norms import inverse_rms, rms_gradient_
 
 
@@ -29,7 +29,8 @@ def gated_norm(x_D: Tensor, z_D: Tensor, weight_D: Tensor, eps: float, groups: i
         from sidewinder.ops.gated_norm_triton import gated_norm_triton
 
         return gated_norm_triton(x_D, z_D, weight_D, eps, groups)
-    return _GatedNorm.apply(x_D, z_D, weight_D, eps, groups)
+    inputs = (in_float32(part) for part in (x_D, z_D, weight_D))
+    return _GatedNorm.apply(*inputs, eps, groups).to(x_D.dtype)
 
 
 class _GatedNorm(torch.autograd.Function):

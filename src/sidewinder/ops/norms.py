@@ -12,6 +12,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from sidewinder.ops.dispatch import in_float32
+
 
 def rms_norm_reference(x_D: Tensor, weight_D: Tensor, eps: float) -> Tensor:
     """x / sqrt(mean(x²) + eps) · weight, over the last dimension."""
@@ -26,12 +28,17 @@ def layer_norm_reference(x_D: Tensor, weight_D: Tensor, bias_D: Tensor, eps: flo
 
 def rms_norm(x_D: Tensor, weight_D: Tensor, eps: float) -> Tensor:
     """RMSNorm (Zhang and Sennrich, arXiv 1910.07467) of `x` (…, D)."""
-    return F.rms_norm(x_D, (x_D.shape[-1],), weight_D, eps) if x_D.is_cuda else _RmsNorm.apply(x_D, weight_D, eps)
+    if x_D.is_cuda:
+        return F.rms_norm(x_D, (x_D.shape[-1],), weight_D, eps)
+    return _RmsNorm.apply(in_float32(x_D), in_float32(weight_D), eps).to(x_D.dtype)
 
 
 def layer_norm(x_D: Tensor, weight_D: Tensor, bias_D: Tensor, eps: float) -> Tensor:
     """LayerNorm of `x` (…, D); the stored weight is the scale minus one, so that weight decay pulls towards one."""
-    return F.layer_norm(x_D, (x_D.shape[-1],), weight_D + 1, bias_D, eps)
+    # On a CPU torch sums the weight's gradient in 16 bits; on a GPU it wants one type.
+    dtype = torch.promote_types(x_D.dtype, weight_D.dtype if x_D.is_cuda else torch.float32)
+    scale_D, bias_D = weight_D.to(dtype) + 1, bias_D.to(dtype)
+    return F.layer_norm(x_D.to(dtype), (x_D.shape[-1],), scale_D, bias_D, eps).to(x_D.dtype)
 
 
 def inverse_rms(x_D: Tensor, eps: float) -> Tensor:

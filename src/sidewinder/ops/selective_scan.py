@@ -94,11 +94,12 @@ def _step(
 ) -> tuple[Tensor, Tensor]:
     """One token, as when decoding: the recurrence itself, in a few calls."""
     dtype = h_BDN.dtype
-    decay_BDN = torch.exp(dt_BD.to(dtype)[..., None] * A_DN)
+    wide_BD, dt_BD = x_BD.to(dtype), dt_BD.to(dtype)
+    decay_BDN = torch.exp(dt_BD[..., None] * A_DN)
     if resets_B is not None:
         decay_BDN = decay_BDN * ~resets_B[:, None, None]
-    h_BDN = torch.addcmul((dt_BD * x_BD).to(dtype)[..., None] * B_BN.to(dtype)[:, None], h_BDN, decay_BDN)
-    y_BD = (h_BDN @ C_BN.to(dtype)[..., None])[..., 0] + D_D * x_BD
+    h_BDN = torch.addcmul((dt_BD * wide_BD)[..., None] * B_BN.to(dtype)[:, None], h_BDN, decay_BDN)
+    y_BD = (h_BDN @ C_BN.to(dtype)[..., None])[..., 0] + D_D * wide_BD
     return y_BD.to(x_BD.dtype)[:, None], h_BDN
 
 

@@ -109,13 +109,14 @@ def _step(
 ) -> tuple[Tensor, Tensor]:
     """One token, as when decoding: the recurrence itself, in a few calls."""
     dtype, per_group = h_BHPN.dtype, x_BHP.shape[1] // B_BGN.shape[1]
-    decay_BH = torch.exp(dt_BH.to(dtype) * A_H)
+    wide_BHP, dt_BH = x_BHP.to(dtype), dt_BH.to(dtype)
+    decay_BH = torch.exp(dt_BH * A_H)
     if resets_B is not None:
         decay_BH = decay_BH * ~resets_B[:, None]
     B_BHN, C_BHN = (part.to(dtype).repeat_interleave(per_group, 1) for part in (B_BGN, C_BGN))
-    u_BHP1 = (x_BHP * dt_BH[..., None]).to(dtype)[..., None]
+    u_BHP1 = (wide_BHP * dt_BH[..., None])[..., None]
     h_BHPN = torch.addcmul(u_BHP1 * B_BHN[:, :, None], h_BHPN, decay_BH[..., None, None])
-    y_BHP = (h_BHPN @ C_BHN[..., None])[..., 0] + D_H[:, None] * x_BHP
+    y_BHP = (h_BHPN @ C_BHN[..., None])[..., 0] + D_H[:, None] * wide_BHP
     return y_BHP.to(x_BHP.dtype)[:, None], h_BHPN
 
 
