@@ -20,11 +20,13 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
+from unittest.mock import patch
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from sidewinder.ops import dispatch
 from timing import copy_bandwidth, graph_milliseconds, host_milliseconds, milliseconds
 
 BATCH, LENGTH = 4, 4096
@@ -216,6 +218,14 @@ def optional(module: str, name: str) -> Callable[..., Tensor] | None:
 
 
 def measure(case: Case, kind: str, bandwidth: float) -> Row:
+    """Times one form; the plain one is what our operations are where no kernels are installed."""
+    if kind == "torch":
+        with patch.object(dispatch, "_installed", lambda package: False):
+            return _measure(case, kind, bandwidth)
+    return _measure(case, kind, bandwidth)
+
+
+def _measure(case: Case, kind: str, bandwidth: float) -> Row:
     name, form = case.forms[kind]
     inputs = form.prepared(case.inputs) if isinstance(form, TimeLast) else case.inputs
     inputs = {key: part.detach().requires_grad_(part.is_floating_point()) for key, part in inputs.items()}
