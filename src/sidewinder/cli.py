@@ -158,6 +158,40 @@ def export(into: Into, config: Config = DEFAULT, log: Log = None) -> None:
         export_checkpoint(graph, graph.export_at(into))
 
 
+@app.command("import")
+def import_(
+    source: Annotated[Path, typer.Argument(help="The folder to read: one of transformers, or one of Megatron-LM.")],
+    destination: Annotated[Path, typer.Argument(help="The checkpoint folder to make.")],
+    form: Annotated[str | None, typer.Option("--from", help="huggingface or megatron; left out, it is seen.")] = None,
+    context_tokens: Annotated[
+        int | None, typer.Option(min=1, help="Longest trained context, where the source does not say.")
+    ] = None,
+) -> None:
+    """Turns a checkpoint of another system into one of ours: model.safetensors and model.json."""
+    from sidewinder.imports import as_format, import_checkpoint
+    from sidewinder.imports.summary import summary
+
+    info = import_checkpoint(source, destination, as_format(form), context_tokens)
+    print(f"{destination}\n{summary(info)}")
+
+
+@app.command()
+def convert(
+    checkpoint: Annotated[Path, typer.Argument(help="A checkpoint folder: model.safetensors and model.json.")],
+    destination: Annotated[Path, typer.Argument(help="The folder to make.")],
+    tokenizer: Annotated[
+        Path | None, typer.Option(help="A SentencePiece model; left out, the tokenizer beside the checkpoint.")
+    ] = None,
+    compare: Annotated[bool, typer.Option(help="Compare logits; takes both models in float32.")] = True,
+) -> None:
+    """Writes any checkpoint folder in Hugging Face format, outside of a study."""
+    from sidewinder.export.convert import convert_checkpoint
+
+    target, difference = convert_checkpoint(checkpoint, destination, tokenizer=tokenizer, compare=compare)
+    seen = "not compared" if difference is None else f"logits differ by {difference:.1e} at most"
+    print(f"{destination}: {target.model_class}, {seen}")
+
+
 @app.command()
 def catalog(config: Config = DEFAULT, log: Log = None) -> None:
     """Builds the DuckDB catalog from all records below the results folder."""
@@ -166,6 +200,15 @@ def catalog(config: Config = DEFAULT, log: Log = None) -> None:
     graph = Graph(load_study(config))
     with _logged(log):
         build_catalog(graph.results, graph.catalog, graph.records)
+
+
+@app.command()
+def cards(config: Config = DEFAULT, log: Log = None) -> None:
+    """Writes the model card of every export from the catalog."""
+    from sidewinder.export.cards import write_cards
+
+    with _logged(log):
+        write_cards(Graph(load_study(config)))
 
 
 @app.command()

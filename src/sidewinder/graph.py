@@ -215,6 +215,14 @@ class Graph:
     def export(self, stage: Stage) -> Path:
         return stage.folder / "export"
 
+    def card(self, stage: Stage) -> Path:
+        """The model card of an export. It holds scores, so it is made after the catalog, not by the export job."""
+        return self.export(stage) / "README.md"
+
+    @property
+    def cards(self) -> list[Path]:
+        return [self.card(stage) for stage in self.stages] if self.study.export else []
+
     @property
     def records(self) -> list[Path]:
         """Records of everything that the study asks for; the catalog is built from them."""

@@ -51,8 +51,8 @@ def convert_checkpoint(
 
 def _control_tokens(extra: dict[str, Any], tokenizer: Path) -> tuple[Any, Any]:
     """Ids of beginning and end: as they were imported, else the tokenizer's, else none."""
-    if imported := extra.get("imported"):
-        return imported.get("bos_token_id"), imported.get("eos_token_id")
+    if "eos_token_id" in extra:
+        return extra.get("bos_token_id"), extra["eos_token_id"]
     if not tokenizer.is_file():
         return None, None
     from sidewinder.tokenizer import load

@@ -8,7 +8,7 @@ configuration, `stored` its tensors, `vocabulary` its tokenizer. `megatron` read
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, cast, get_args
 
 from sidewinder.errors import CheckpointError
 
@@ -24,8 +24,8 @@ def import_checkpoint(
 ) -> ModelInfo:
     """Writes the checkpoint at `source` into the new folder `destination`; returns the description written there.
 
-    `context_tokens` is the longest context that the model was trained for, where the source does not say. Raises
-    CheckpointError for everything that cannot be read or expressed, and leaves nothing behind.
+    `context_tokens` is the longest context that the model was trained for, where the source does not say; Megatron-LM
+    always does. Raises CheckpointError for everything that cannot be read or expressed, and leaves nothing behind.
     """
     if (form or detect(source)) == "huggingface":
         from sidewinder.imports.huggingface import import_huggingface
@@ -33,7 +33,18 @@ def import_checkpoint(
         return import_huggingface(source, destination, context_tokens=context_tokens)
     from sidewinder.imports.megatron import import_megatron
 
-    return import_megatron(source, destination, context_tokens=context_tokens)
+    if context_tokens is not None:
+        raise CheckpointError(
+            "a Megatron checkpoint states its context: --context-tokens is not taken", remedy="leave it out"
+        )
+    return import_megatron(source, destination)
+
+
+def as_format(name: str | None) -> Format | None:
+    """The format of that name; None for None. Raises CheckpointError for another name."""
+    if name is not None and name not in get_args(Format):
+        raise CheckpointError(f"unknown format {name!r}", remedy=f"use one of {', '.join(get_args(Format))}")
+    return cast("Format | None", name)
 
 
 def detect(source: Path) -> Format:

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from sidewinder.config.model import ModelConfig
 from sidewinder.errors import CheckpointError
-from sidewinder.model.checkpoint import WEIGHTS, ModelInfo, read_info, save_model
+from sidewinder.model.checkpoint import ModelInfo, read_info, save_model
 from sidewinder.model.lm import LanguageModel
 
 DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)

@@ -25,9 +25,9 @@ EMBEDDING, HEAD = "embedding.weight", "head.weight"
 def import_huggingface(source: Path, destination: Path, *, context_tokens: int | None = None) -> ModelInfo:
     """Writes the model in the folder `source` into the new folder `destination`, its tokenizer files beside it.
 
-    Returns the description that was written; `extra["imported"]` tells the class, its control tokens, and notes on
-    what is not exactly as it was. Raises CheckpointError that lists all settings which our model cannot express, all
-    missing, extra and mis-shaped tensors, or all damaged files.
+    Returns the description that was written; its `extra` tells the class, the control tokens, and notes on what is not
+    exactly as it was. Raises CheckpointError that lists all settings which our model cannot express, all missing, extra
+    and mis-shaped tensors, or all damaged files.
     """
     described = describe(source, context_tokens)
     check_vocabulary(source, described.vocab_size)
@@ -35,13 +35,11 @@ def import_huggingface(source: Path, destination: Path, *, context_tokens: int |
         tensors = _tensors(source, described, stored)
         notes = described.notes + _notes(described, stored)
         extra = {
-            "imported": {
-                "from": "huggingface",
-                "model_class": described.target.model_class,
-                "bos_token_id": described.bos,
-                "eos_token_id": described.eos,
-                "notes": notes,
-            }
+            "imported_from": "huggingface",
+            "model_class": described.target.model_class,
+            "bos_token_id": described.bos,
+            "eos_token_id": described.eos,
+            "notes": notes,
         }
         return write_checkpoint(
             destination,
@@ -77,9 +75,7 @@ def _tensors(source: Path, described: Described, stored: StoredTensors) -> dict[
 def _notes(described: Described, stored: StoredTensors) -> list[str]:
     notes = []
     if described.tied:
-        notes.append(
-            "tie_word_embeddings: the head is a copy of the embedding, and a parameter of its own from here on"
-        )
+        notes.append("tie_word_embeddings: the head is now a copy of the embedding, with parameters of its own")
     if stored.ignored:
         notes.append(f"{len(stored.ignored)} stored tensors take no part in the logits and were left out")
     return notes

@@ -58,7 +58,7 @@ def open_tensors(folder: Path, target: Target) -> Iterator[StoredTensors]:
             problems.append(f"{name} ({size}): {error}")
     places: dict[str, tuple[Any, str]] = {}
     for file, stored in opened.items():
-        for old in stored.keys():  # noqa: SIM118: it is no mapping.
+        for old in list(stored.keys()):
             name = _present(old, target)
             if name in places:
                 problems.append(f"{file}: holds {name} a second time")
