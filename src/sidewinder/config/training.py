@@ -9,6 +9,7 @@ from pydantic import Field, model_validator
 from sidewinder.config.base import Count, Name, Strict
 from sidewinder.config.mesh import Mesh
 from sidewinder.config.schedule import BatchPlan, BatchRamp, Decay, batch_plan
+from sidewinder.config.watch import NonFinite, Writer
 
 Rate = Annotated[float, Field(gt=0)]
 
@@ -46,6 +47,8 @@ class Training(Strict):
     """How much work a crash may cost."""
     keep_saves: Annotated[int, Field(ge=2)] = 2
     """Resumable saves kept; at least two, so that a damaged one has a predecessor."""
+    keep_every_tokens: Count | None = None
+    """Keep for ever the first save at or after each multiple of it; null keeps none."""
     threads: Count = 1
     """CPU threads of this run."""
     precision: Literal["float32", "bfloat16"] = "float32"
@@ -56,6 +59,11 @@ class Training(Strict):
     """Letters of the layers whose activations are computed again in the backward pass instead of kept, say `M*-`."""
     compile: bool = False
     """Compile each layer with torch.compile."""
+    non_finite: NonFinite = NonFinite()
+    hang_timeout_s: Annotated[float, Field(gt=0)] | None = 1800
+    """A process without progress for so long tells where it hangs, and ends; null waits for ever."""
+    writers: tuple[Writer, ...] = ()
+    """Where metrics go besides metrics.jsonl, whose rows they get."""
 
     @model_validator(mode="after")
     def _adds_up(self) -> Self:
@@ -117,7 +125,11 @@ class Training(Strict):
 
 
 # Settings that change neither the result nor its meaning: not part of a run's identity.
-WITHOUT_EFFECT = {"save_every_tokens", "keep_saves", "mesh", "recompute", "compile"}
+# What is done about non-finite numbers is told in the metrics; a larger budget must be able to go on with the run.
+WITHOUT_EFFECT = {
+    *("save_every_tokens", "keep_saves", "keep_every_tokens", "mesh", "recompute", "compile"),
+    *("non_finite", "hang_timeout_s", "writers"),
+}
 
 
 class TrainingOverride(Strict):
