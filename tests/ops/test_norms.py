@@ -1,4 +1,4 @@
-"""RMSNorm, zero-centred LayerNorm, the gated norm and squared ReLU against their definitions."""
+"""RMSNorm, zero-centred LayerNorm and the gated norm against their definitions."""
 
 from __future__ import annotations
 
