@@ -32,3 +32,7 @@ class TrainingDiverged(SidewinderError):
 
 class EvaluationError(SidewinderError):
     """A suite cannot be run on a checkpoint."""
+
+
+class ClusterError(SidewinderError):
+    """A job cannot be submitted, found again or finished on the cluster."""

@@ -24,7 +24,7 @@ from functools import cache
 from importlib import metadata
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import IO, Any, Self
 
 from sidewinder.errors import CorruptArtifact, SidewinderError
 
@@ -102,8 +102,11 @@ def write_atomically(path: Path, text: str) -> None:
 
 
 @contextmanager
-def exclusive(path: Path) -> Iterator[None]:
-    """Holds a lock file that the kernel frees however the holder ends; waits where another process holds it."""
+def exclusive(path: Path) -> Iterator[IO[str]]:
+    """Holds a lock file that the kernel frees however the holder ends; waits where another process holds it.
+
+    A child process that inherits the file holds the lock as well.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a+") as stream:
         try:
@@ -115,7 +118,7 @@ def exclusive(path: Path) -> Iterator[None]:
         stream.truncate(0)
         stream.write(str(os.getpid()))
         stream.flush()
-        yield
+        yield stream
 
 
 @dataclass

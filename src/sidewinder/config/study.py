@@ -10,6 +10,7 @@ from typing import Annotated, Self
 from pydantic import Field, model_validator
 
 from sidewinder.config.base import Name, Share, Strict
+from sidewinder.config.cluster import Cluster
 from sidewinder.config.corpus import Lookup, Source, Tokenizer
 from sidewinder.config.mesh import misfits
 from sidewinder.config.model import ModelConfig
@@ -53,6 +54,7 @@ class Study(Strict):
     """Suites to run on every checkpoint."""
     export: bool = True
     """Write every final checkpoint in Hugging Face format."""
+    cluster: Cluster = Cluster()
 
     @model_validator(mode="after")
     def _names_exist(self) -> Self:
