@@ -1,10 +1,8 @@
-"""Each GPU form against the float64 reference: draws inputs, compares outputs and gradients, keeps the worst."""
+"""Each GPU form against the float64 reference: draws inputs, compares outputs and every gradient."""
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -15,10 +13,6 @@ Compare = Callable[..., None]
 LENGTHS = (1, 2, 3, 64, 129, 1000, 4097)
 FLAGS = ((False, False), (True, False), (False, True), (True, True))
 CASES = [(length, *flags) for length in LENGTHS for flags in (FLAGS if length < 1000 else FLAGS[::3])]
-
-
-def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--errors", help="folder for the table of the worst errors, one file a worker")
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -61,9 +55,6 @@ def resets(draw: Callable[..., Tensor]) -> Callable[[int, int, bool], Tensor | N
     return make
 
 
-WORST: dict[tuple[str, str, str], float] = defaultdict(float)
-
-
 @pytest.fixture
 def compare(draw: Callable[..., Tensor]) -> Compare:
     """Runs a form and its reference on the same inputs, with random gradients of every output, bounds each error."""
@@ -74,9 +65,7 @@ def compare(draw: Callable[..., Tensor]) -> Compare:
         inputs: dict[str, Tensor],
         options: dict[str, object],
         bound: float,
-        name: str,
     ) -> None:
-        dtype = str(next(iter(inputs.values())).dtype).removeprefix("torch.")
         ours = {key: value.detach().requires_grad_() for key, value in inputs.items()}
         # On the processor: thousands of tiny steps are launched faster there.
         exact = {key: value.detach().double().cpu().requires_grad_() for key, value in inputs.items()}
@@ -94,19 +83,6 @@ def compare(draw: Callable[..., Tensor]) -> Compare:
         errors = {
             key: relative_error(out.detach().cpu(), exact_out.detach()) for key, (out, exact_out) in found.items()
         }
-        for key, error in errors.items():
-            WORST[name, dtype, key] = max(WORST[name, dtype, key], error)
         assert all(error <= bound for error in errors.values()), errors
 
     return check
-
-
-@pytest.fixture(scope="session", autouse=True)
-def _table(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Writes the worst errors to the folder named by --errors, one file a worker."""
-    yield
-    folder = request.config.getoption("--errors", default=None)
-    if folder:
-        worker = getattr(request.config, "workerinput", {}).get("workerid", "main")
-        lines = [f"{name}\t{dtype}\t{key}\t{error:.2e}" for (name, dtype, key), error in sorted(WORST.items())]
-        (Path(folder) / f"errors-{worker}.tsv").write_text("\n".join(lines) + "\n")

@@ -25,7 +25,7 @@ def test_agrees_with_reference(draw, resets, compare, case, dtype, channels):
     if initial:
         inputs["initial_BSC"] = draw(2, 3, channels, dtype=dtype)
     options = {"silu": True, "resets_BL": resets(2, length, packed)}
-    compare(causal_conv1d_triton, causal_conv1d_reference, inputs, options, BOUND[dtype], "convolution")
+    compare(causal_conv1d_triton, causal_conv1d_reference, inputs, options, BOUND[dtype])
 
 
 @pytest.mark.parametrize("width", [2, 3, 5])
@@ -33,7 +33,7 @@ def test_other_widths_without_silu(draw, resets, compare, width):
     inputs = {"x_BLC": draw(2, 150, 48), "weight_C1W": draw(48, 1, width), "bias_C": draw(48)}
     inputs["initial_BSC"] = draw(2, width - 1, 48)
     options = {"silu": False, "resets_BL": resets(2, 150, True)}
-    compare(causal_conv1d_triton, causal_conv1d_reference, inputs, options, 1e-6, "convolution, other widths")
+    compare(causal_conv1d_triton, causal_conv1d_reference, inputs, options, 1e-6)
 
 
 def test_documents_equal_those_alone(draw):

@@ -25,7 +25,7 @@ def test_agrees_with_reference(draw, compare, monkeypatch, dtype, tokens, vocabu
     targets[1::4] = IGNORED
     inputs = {"hidden_TD": draw(tokens, 64, dtype=dtype), "weight_VD": draw(vocabulary, 64, dtype=dtype) / 8}
     options = {"targets_T": targets}
-    compare(form.cross_entropy_triton, cross_entropy_reference, inputs, options, BOUND[dtype], "cross-entropy")
+    compare(form.cross_entropy_triton, cross_entropy_reference, inputs, options, BOUND[dtype])
 
 
 def test_weight_wider_than_hidden(draw):

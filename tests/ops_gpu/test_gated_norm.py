@@ -21,4 +21,4 @@ def test_agrees_with_reference(draw, compare, dtype, length, channels, groups):
     wide = draw(2, length, channels * 2, dtype=dtype)
     inputs = {"x_D": draw(2, length, channels, dtype=dtype), "z_D": wide[..., :channels], "weight_D": draw(channels)}
     options = {"eps": 1e-5, "groups": groups}
-    compare(gated_norm_triton, gated_norm_reference, inputs, options, BOUND[dtype], "gated norm")
+    compare(gated_norm_triton, gated_norm_reference, inputs, options, BOUND[dtype])

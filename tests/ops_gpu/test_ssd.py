@@ -41,7 +41,7 @@ def test_agrees_with_reference(draw, resets, compare, case, dtype):
     if initial:
         inputs["initial_BHPN"] = draw(2, 4, 64, 64)
     options = {"chunk": 128, "resets_BL": resets(2, length, packed)}
-    compare(ssd_triton, reference_without_chunk, inputs, options, BOUND[dtype], "SSD of mamba-ssm")
+    compare(ssd_triton, reference_without_chunk, inputs, options, BOUND[dtype])
 
 
 def test_continuing_equals_one_pass(draw):
