@@ -14,8 +14,8 @@ from lm_eval.api.registry import get_model
 from sidewinder.errors import EvaluationError
 from sidewinder.evaluate.adapter import SidewinderLM
 from sidewinder.evaluate.subject import Subject
-from sidewinder.export.huggingface import write_model
 from sidewinder.export.tokenizer import write_tokenizer
+from sidewinder.export.write import write_model
 from sidewinder.model.checkpoint import ModelInfo, save_model
 
 pytest.importorskip("accelerate", reason="lm-eval's `hf` model imports it")

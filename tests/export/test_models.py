@@ -15,9 +15,9 @@ from transformers import AutoModelForCausalLM
 from sidewinder.config.model import ModelConfig
 from sidewinder.evaluate.generation import generate_greedily
 from sidewinder.export.classes import target_of
-from sidewinder.export.write import write_model
 from sidewinder.export.target import ExportError
 from sidewinder.export.verify import largest_logit_difference
+from sidewinder.export.write import write_model
 from sidewinder.model import LanguageModel
 from sidewinder.model.checkpoint import ModelInfo
 

@@ -137,7 +137,7 @@ def _read_nemotron_h(settings: Settings) -> dict[str, Any]:
             "state_size": settings["ssm_state_size"],
             "head_size": settings["mamba_head_dim"],
             "groups": settings["n_groups"],
-            "expand": max(1, round(inner / settings["hidden_size"])),
+            "expand": inner / settings["hidden_size"],
             "conv_width": settings["conv_kernel"],
             "chunk": settings["chunk_size"],
         },

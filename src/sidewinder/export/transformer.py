@@ -26,6 +26,7 @@ PARTS = {
     (1, "mixer"): "mlp",
 }
 NO_BIAS = {"attention_bias": False, "mlp_bias": False}
+UNSCALED = {"rope_parameters": {"rope_type": "default"}}
 ROTATIONS = r".*\.rotary_emb\.inv_freq"  # Of old files: what follows from the RoPE base.
 
 
@@ -138,6 +139,7 @@ NEMOTRON = Target(
     _read_nemotron,
     _name,
     constants=NO_BIAS,
+    assumed=UNSCALED,
     ignored=ROTATIONS,
 )
 LLAMA = Target(
@@ -148,6 +150,7 @@ LLAMA = Target(
     _read_llama,
     _name,
     constants={"hidden_act": "silu", **NO_BIAS},
+    assumed=UNSCALED,
     ignored=ROTATIONS,
 )
 STABLELM = Target(
@@ -159,5 +162,6 @@ STABLELM = Target(
     _name,
     constants={"hidden_act": "silu", "use_qkv_bias": False, "qk_layernorm": False, "use_parallel_residual": False},
     plain_norms=True,
+    assumed=UNSCALED,
     ignored=ROTATIONS,
 )

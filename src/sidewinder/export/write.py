@@ -37,6 +37,7 @@ def write_weights(weights: Mapping[str, Tensor], info: ModelInfo, folder: Path, 
     _write_json(folder / "generation_config.json", generation)
     tensors = {name: tensor.contiguous() for name, tensor in target.weights(weights).items()}
     save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    (folder / "model.safetensors").chmod((folder / "config.json").stat().st_mode)  # safetensors lets nobody else read.
     return target
 
 
