@@ -191,4 +191,5 @@ def _load(checkpoint: Any, tokenizer: Any, device: str) -> Subject:
             remedy="--model_args checkpoint=FOLDER,tokenizer=FILE",
         )
     model, info = load_model(Path(checkpoint), torch.device(device))
-    return Subject(Path(checkpoint).name, model, info.context_tokens, load(Path(tokenizer)))
+    name, imported = Path(checkpoint).name, "imported_from" in info.extra
+    return Subject(name, model, info.context_tokens, load(Path(tokenizer)), imported=imported)

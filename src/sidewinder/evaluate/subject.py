@@ -8,17 +8,23 @@ from typing import TYPE_CHECKING
 
 from sentencepiece import SentencePieceProcessor
 
+from sidewinder.errors import CheckpointError
 from sidewinder.model import LanguageModel
 
 if TYPE_CHECKING:
     from sidewinder.evaluate.heldout import Heldout
 
 SPACE = "\u2581"
+MOST_SPARE_ROWS = 1023
+"""Rows of an imported embedding that no piece stands for: others pad it to a multiple of 1,024 at most."""
 
 
 @dataclass
 class Subject:
-    """A loaded checkpoint. Sequences begin with `start`, the end-of-document token, as documents do in training."""
+    """A loaded checkpoint. Sequences begin with `start`, the end-of-document token, as documents do in training.
+
+    Raises CheckpointError where the tokenizer cannot be the one that the weights were trained with.
+    """
 
     title: str
     model: LanguageModel
@@ -26,6 +32,16 @@ class Subject:
     tokenizer: SentencePieceProcessor
     heldout: Heldout | None = None
     """Needed by the suites that read text of the study."""
+    imported: bool = False
+    """Whether the weights were trained elsewhere, so that the embedding may have rows to spare."""
+
+    def __post_init__(self) -> None:
+        pieces, rows = self.tokenizer.get_piece_size(), self.model.vocab_size
+        if not 0 <= rows - pieces <= (MOST_SPARE_ROWS if self.imported else 0):
+            raise CheckpointError(
+                f"{self.title}: the weights are for a vocabulary of {rows:,} tokens, the tokenizer has {pieces:,}",
+                remedy="give the tokenizer.model that the checkpoint was trained with",
+            )
 
     @property
     def start(self) -> int:
@@ -33,8 +49,10 @@ class Subject:
 
     @cached_property
     def pieces(self) -> list[bytes]:
-        """What each token id stands for in UTF-8; control tokens stand for nothing."""
-        return [piece_bytes(self.tokenizer, token) for token in range(self.tokenizer.get_piece_size())]
+        """What each token id stands for in UTF-8; control tokens and spare rows stand for nothing."""
+        pieces = self.tokenizer.get_piece_size()
+        known = [piece_bytes(self.tokenizer, token) for token in range(pieces)]
+        return known + [b""] * (self.model.vocab_size - pieces)
 
     def encode(self, text: str) -> list[int]:
         """Tokens of a text, without any control token."""
