@@ -66,7 +66,7 @@ MISTAKES = {
     ),
     "context not a multiple of the chunk": (
         changed("training", "context_tokens", to=250),
-        ["training.context_tokens", "250 is not a multiple of models", "chunk (32)"],
+        ["training.context_tokens", "250 is not a multiple of models", "chunk (32)", "remedy: use 224 or 256"],
     ),
     "vocabulary too large": (
         changed("tokenizer", "vocab_size", to=1_000_000),
@@ -74,7 +74,7 @@ MISTAKES = {
     ),
     "heads do not divide": (
         changed("models", "hybrid", "attention", "kv_heads", to=3),
-        ["models.hybrid.attention", "heads (2) must be a multiple of kv_heads (3)"],
+        ["models.hybrid.attention.kv_heads", "heads (2) must be a multiple of kv_heads (3)", "remedy: use 2"],
     ),
     "budget below a step": (changed("training", "budget_tokens", to=100), ["training", "less than one step"]),
     "missing key": (lambda values: values.pop("models"), ["models: missing"]),
@@ -109,6 +109,31 @@ def test_command_names_key_value_and_remedy(name: str, tmp_path: Path) -> None:
         assert part in done.stderr
     assert "Traceback" not in done.stderr
     assert not (tmp_path / "results").exists()
+
+
+SHAPES = {  # Key, value, what it must divide, remedy.
+    "models.hybrid.attention.kv_heads": (3, "heads (2) must be a multiple of kv_heads (3)", "use 2"),
+    "models.hybrid.mamba2.head_size": (24, "must divide hidden_size x expand (128)", "use 16 or 32"),
+    "models.mamba2.mamba2.groups": (3, "groups (3) must divide the 2 heads", "use 2"),
+    "models.transformer.attention.rope.fraction": (0.45, "an even number of channels above 0, not 14.4", "use a frac"),
+    "models.hybrid.mamba2.chunk": (48, "256 is not a multiple of models.hybrid.mamba2.chunk (48)", "use 240 or 288"),
+    "extensions.0.context_tokens": (1000, "1000 is not a multiple of models", "use 992 or 1024"),
+}
+
+
+@pytest.mark.parametrize("key", SHAPES)
+def test_what_must_divide(key: str) -> None:
+    value, wanted, remedy = SHAPES[key]
+    values = copy.deepcopy(LAPTOP)
+    changed(*(int(part) if part.isdigit() else part for part in key.split(".")), to=value)(values)
+    with pytest.raises(ConfigError) as caught:
+        parse_study(values)
+    told = str(caught.value)
+    named = "training.context_tokens" if key.endswith("chunk") else key
+    shown = 256 if key.endswith("chunk") else value
+    assert f"  {named}: " in told
+    assert wanted in told
+    assert f"    value: {shown}\n    remedy: {remedy}" in told
 
 
 def test_unwritable_results(tmp_path: Path) -> None:

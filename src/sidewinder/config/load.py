@@ -91,7 +91,8 @@ def _explain(detail: ErrorDetails) -> str:
     if found := _CROSS_KEY.match(message):  # A check across keys names the one it blames.
         key, message = ".".join(filter(None, [key, found[1]])), found[2]
         value = _value_at(value, found[1])
-    return f"  {key}: {message}\n    value: {_short(value)}\n    remedy: {_remedy(detail)}"
+    message, _, use = message.partition("; use ")  # A check that knows what would be right says so.
+    return f"  {key}: {message}\n    value: {_short(value)}\n    remedy: {f'use {use}' if use else _remedy(detail)}"
 
 
 _CROSS_KEY = re.compile(r"([a-z][a-z0-9_.]*): (.*)", re.DOTALL)

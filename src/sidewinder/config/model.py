@@ -10,6 +10,13 @@ from sidewinder.config.base import Count, Share, Strict
 from sidewinder.model.pattern import allocate, check_pattern
 
 
+def near_divisors(number: int, wanted: int) -> str:
+    """The divisors of a number just below and above a wanted one: `4 or 8`."""
+    divisors = [divisor for divisor in range(1, number + 1) if number % divisor == 0]
+    near = [max(d for d in divisors if d <= wanted), *[d for d in divisors if d > wanted][:1]]
+    return " or ".join(map(str, near))
+
+
 class Rope(Strict):
     """Rotary position embedding on the first part of each attention head."""
 
@@ -34,14 +41,16 @@ class Attention(Strict):
     @model_validator(mode="after")
     def _heads_divide(self) -> Self:
         if self.heads % self.kv_heads:
-            raise ValueError(f"heads ({self.heads}) must be a multiple of kv_heads ({self.kv_heads})")
-        if self.rope:
-            rotary = int(self.head_size * self.rope.fraction)
-            if rotary == 0 or rotary % 2:
-                raise ValueError(
-                    f"head_size x rope.fraction must be an even number above 0, got "
-                    f"{self.head_size} x {self.rope.fraction}"
-                )
+            raise ValueError(
+                f"kv_heads: heads ({self.heads}) must be a multiple of kv_heads ({self.kv_heads}); "
+                f"use {near_divisors(self.heads, self.kv_heads)}"
+            )
+        rotated = self.head_size * self.rope.fraction if self.rope else 2.0
+        if int(rotated) % 2 or not 0 <= rotated - int(rotated) < 1e-6 < rotated:
+            raise ValueError(
+                f"rope.fraction: head_size x rope.fraction must be an even number of channels above 0, not "
+                f"{rotated:g}; use a fraction of {self.head_size} channels that gives one, or another head_size"
+            )
         return self
 
 
@@ -118,11 +127,15 @@ class ModelConfig(Strict):
             inner = self.hidden_size * self.mamba2.expand
             if inner % self.mamba2.head_size:
                 raise ValueError(
-                    f"mamba2.head_size ({self.mamba2.head_size}) must divide hidden_size x expand ({inner})"
+                    f"mamba2.head_size: head_size ({self.mamba2.head_size}) must divide hidden_size x expand ({inner})"
+                    f"; use {near_divisors(inner, self.mamba2.head_size)}"
                 )
             heads = inner // self.mamba2.head_size
             if heads % self.mamba2.groups:
-                raise ValueError(f"mamba2.groups ({self.mamba2.groups}) must divide the {heads} Mamba-2 heads")
+                raise ValueError(
+                    f"mamba2.groups: groups ({self.mamba2.groups}) must divide the {heads} heads that hidden_size x "
+                    f"expand / head_size gives; use {near_divisors(heads, self.mamba2.groups)}"
+                )
         return self
 
     @property

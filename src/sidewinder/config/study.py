@@ -85,7 +85,7 @@ class Study(Strict):
                 if "M" in model.layers and tokens % model.mamba2.chunk:
                     raise ValueError(
                         f"{key}.context_tokens: {tokens} is not a multiple of models.{name}.mamba2.chunk "
-                        f"({model.mamba2.chunk})"
+                        f"({model.mamba2.chunk}); use {_near_multiples(model.mamba2.chunk, tokens)}"
                     )
         return self
 
@@ -126,6 +126,12 @@ class Study(Strict):
         """Share of every source in the training tokens, look-up documents included."""
         text = {name: share * (1 - self.lookup.share) for name, share in self.blend.items() if share}
         return text | ({LOOKUP: self.lookup.share} if self.lookup.share else {})
+
+
+def _near_multiples(step: int, wanted: int) -> str:
+    """The multiples of a number just below and above a wanted one: `224 or 256`."""
+    below = wanted // step * step
+    return " or ".join(str(multiple) for multiple in (below, below + step) if multiple)
 
 
 def known(name: str, names: Mapping[str, object], key: str, what: str) -> None:
