@@ -31,17 +31,20 @@ def duration(seconds: float) -> str:
 class Progress:
     """Counts `done` of `total` units of one named job.
 
+    A `silent` one shows nothing: one of several processes speaks for all.
+
     >>> with Progress("hybrid-s1 pretrain", total=300, unit="step") as progress:
     ...     progress.update(1, loss="7.41", rate="1.0e-03")
     """
 
-    def __init__(self, name: str, *, total: int | None, unit: str, done: int = 0) -> None:
+    def __init__(self, name: str, *, total: int | None, unit: str, done: int = 0, silent: bool = False) -> None:
         self.name, self.total, self.unit, self.done = name, total, unit, done
         self.fields: dict[str, str] = {}
         self._first_done, self._started, self._shown = done, time.monotonic(), 0.0
         folder = os.environ.get("SIDEWINDER_PROGRESS")
         self._file = Path(folder) / f"{os.getpid()}.json" if folder else None
         self._live = self._file is None and sys.stderr.isatty()
+        self._silent = silent
 
     def update(self, step: int = 1, **fields: str) -> None:
         """Adds `step` units; fields are shown behind the count in the order given."""
@@ -73,6 +76,8 @@ class Progress:
 
     def _show(self) -> None:
         self._shown = time.monotonic()
+        if self._silent:
+            return
         if self._file:
             self._write({"name": self.name, "done": self.done, "total": self.total, "line": self.line()})
         elif self._live:
@@ -97,7 +102,7 @@ class Progress:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._show()
-        if self._live:
+        if self._live and not self._silent:
             print(file=sys.stderr)
         if self._file:
             self._file.unlink(missing_ok=True)

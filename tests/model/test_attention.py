@@ -7,6 +7,7 @@ import torch
 
 from sidewinder.model import attention
 from sidewinder.model.attention import attend
+from sidewinder.ops.causal_conv1d import token_age
 
 
 def _plain(q_BHLE, k_BKTE, v_BKTE, resets_BL):
@@ -37,4 +38,4 @@ def test_equals_the_full_score_matrix(kv_heads, length, keys, packed, monkeypatc
     q_BHLE, k_BKTE, v_BKTE = draw(2, 4, length, 8), draw(2, kv_heads, keys, 8), draw(2, kv_heads, keys, 8)
     resets_BL = torch.rand(2, length, generator=generator) < 0.3 if packed else None
     expected = _plain(q_BHLE, k_BKTE, v_BKTE, resets_BL)
-    torch.testing.assert_close(attend(q_BHLE, k_BKTE, v_BKTE, resets_BL), expected)
+    torch.testing.assert_close(attend(q_BHLE, k_BKTE, v_BKTE, token_age(resets_BL) if packed else None), expected)

@@ -72,7 +72,7 @@ def test_inputs_chain_to_the_corpus_and_the_tokenizer(encoded: Graph) -> None:
 
 
 def test_held_out_documents_never_reach_training(encoded: Graph) -> None:
-    loader = BlendLoader(encoded.blend / "blend.json", 64, 4, seed=1, total_sequences=100)
+    loader = BlendLoader(encoded.blend / "blend.json", 64, seed=1, total_sequences=100)
     tokenizer = load(encoded.tokenizer / "tokenizer.model")
     for stream in loader.streams:
         tokens = [int(token) for token in stream.read(0, stream.tokens)]

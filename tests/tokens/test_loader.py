@@ -17,8 +17,12 @@ SIZES = {"a": [[7, 3, 12, 1, 9], [5, 5, 20]], "b": [[4, 30, 2]], "c": [[3] * 40]
 WEIGHTS = {"a": 0.6, "b": 0.3, "c": 0.1}
 
 
-def loader_of(path: Path, context: int = 8, batch: int = 4, seed: int = 1) -> BlendLoader:
-    return BlendLoader(path, context, batch, seed, total_sequences=1_000)
+def loader_of(path: Path, context: int = 8, seed: int = 1) -> BlendLoader:
+    return BlendLoader(path, context, seed, total_sequences=1_000)
+
+
+def batch(loader: BlendLoader, step: int, size: int = 4) -> tuple[np.ndarray, np.ndarray]:
+    return loader.sequences(step * size, size)
 
 
 def documents_of(stream: np.ndarray) -> list[tuple[int, ...]]:
@@ -28,7 +32,7 @@ def documents_of(stream: np.ndarray) -> list[tuple[int, ...]]:
 
 
 def test_targets_are_the_inputs_one_further(make_blend: MakeBlend) -> None:
-    inputs_BL, targets_BL = loader_of(make_blend(WEIGHTS, SIZES)).batch(3)
+    inputs_BL, targets_BL = batch(loader_of(make_blend(WEIGHTS, SIZES)), 3)
     assert inputs_BL.shape == targets_BL.shape == (4, 8)
     assert inputs_BL.dtype == targets_BL.dtype == np.int64
     assert (inputs_BL[:, 1:] == targets_BL[:, :-1]).all()
@@ -51,7 +55,7 @@ def test_samples_of_a_source_are_its_stream_cut_with_nothing_lost_or_repeated(ma
     loader = loader_of(make_blend(WEIGHTS, SIZES), context)
     samples: dict[int, list[np.ndarray]] = {0: [], 1: [], 2: []}
     for step in range(80):
-        inputs_BL, targets_BL = loader.batch(step)
+        inputs_BL, targets_BL = batch(loader, step)
         for row, source in enumerate(loader.schedule.sources(step * 4, 4)):
             samples[source].append(np.append(inputs_BL[row], targets_BL[row, -1]))
     for source, stream in enumerate(loader.streams):
@@ -78,42 +82,41 @@ def test_reading_in_any_pieces_gives_the_same_stream(make_blend: MakeBlend) -> N
         assert (stream.read(first, count) == whole[first : first + count]).all()
 
 
-@pytest.mark.parametrize("batch", [1, 2, 3, 8])
-def test_the_sequences_do_not_depend_on_the_batch(make_blend: MakeBlend, batch: int) -> None:
-    path = make_blend(WEIGHTS, SIZES)
-    expected = loader_of(path, batch=1).sequences(0, 48)[0]
-    found = np.concatenate([loader_of(path, batch=batch).batch(step)[0] for step in range(48 // batch)])
-    assert (found == expected).all()
+@pytest.mark.parametrize("size", [1, 2, 3, 8])
+def test_the_sequences_do_not_depend_on_the_batch(make_blend: MakeBlend, size: int) -> None:
+    loader = loader_of(make_blend(WEIGHTS, SIZES))
+    found = np.concatenate([batch(loader, step, size)[0] for step in range(48 // size)])
+    assert (found == loader.sequences(0, 48)[0]).all()
 
 
 def test_a_pure_function_of_seed_and_step(make_blend: MakeBlend) -> None:
     path = make_blend(WEIGHTS, SIZES)
     loader = loader_of(path)
-    forwards = [loader.batch(step)[0].tobytes() for step in range(20)]
-    backwards = [loader.batch(step)[0].tobytes() for step in reversed(range(20))]
-    fresh = [loader_of(path).batch(step)[0].tobytes() for step in range(20)]
+    forwards = [batch(loader, step)[0].tobytes() for step in range(20)]
+    backwards = [batch(loader, step)[0].tobytes() for step in reversed(range(20))]
+    fresh = [batch(loader_of(path), step)[0].tobytes() for step in range(20)]
     assert forwards == backwards[::-1] == fresh
-    assert forwards != [loader_of(path, seed=2).batch(step)[0].tobytes() for step in range(20)]
+    assert forwards != [batch(loader_of(path, seed=2), step)[0].tobytes() for step in range(20)]
 
 
 def test_position_and_epochs_count_what_was_read(make_blend: MakeBlend) -> None:
     loader = loader_of(make_blend(WEIGHTS, SIZES))
     sources = loader.schedule.sources(0, 4 * 17)
-    assert loader.position(17) == {name: int((sources == place).sum()) for place, name in enumerate("abc")}
+    assert loader.position(4 * 17) == {name: int((sources == place).sum()) for place, name in enumerate("abc")}
     assert loader.position(0) == {"a": 0, "b": 0, "c": 0}
     assert loader.epochs["a"] == pytest.approx(0.6 * 1_000 * 8 / 62, rel=0.01)
 
 
 def test_a_source_shorter_than_a_sequence_goes_round(make_blend: MakeBlend) -> None:
     loader = loader_of(make_blend({"a": 1.0}, {"a": [[4, 3]]}), context=32)
-    inputs_BL, _ = loader.batch(0)
+    inputs_BL, _ = batch(loader, 0)
     assert set(documents_of(inputs_BL[0])[:4]) == {(10, 11, 12, 2), (13, 14, 2)}
 
 
 def test_sources_without_weight_and_empty_shards_are_passed_over(make_blend: MakeBlend) -> None:
     loader = loader_of(make_blend({"a": 1.0, "b": 0.0}, {"a": [[], [4, 3]], "b": [[]]}))
     assert [stream.name for stream in loader.streams] == ["a"]
-    assert loader.batch(0)[0].shape == (4, 8)
+    assert batch(loader, 0)[0].shape == (4, 8)
 
 
 def test_large_token_ids_survive_in_both_types(make_blend: MakeBlend) -> None:
@@ -133,7 +136,7 @@ def test_a_damaged_shard_is_named(make_blend: MakeBlend, tmp_path: Path, damage:
     else:
         tokens.write_bytes(tokens.read_bytes()[:-4])
     with pytest.raises(CorruptArtifact, match=r"b-0\.(bin|idx)"):
-        loader_of(path).batch(0)
+        batch(loader_of(path), 0)
 
 
 def test_another_number_of_documents_than_promised_is_named(make_blend: MakeBlend) -> None:
@@ -142,7 +145,7 @@ def test_another_number_of_documents_than_promised_is_named(make_blend: MakeBlen
     blend["sources"]["a"]["shards"][1]["documents"] = 4
     path.write_text(json.dumps(blend))
     with pytest.raises(CorruptArtifact, match=r"a-1\.idx has 3 documents; the blend promises 4"):
-        [loader_of(path).batch(step) for step in range(9)]
+        [batch(loader_of(path), step) for step in range(9)]
 
 
 def test_a_missing_blend_is_named(tmp_path: Path) -> None:

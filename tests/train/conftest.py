@@ -20,8 +20,8 @@ from sidewinder.model import LanguageModel, init_weights
 from sidewinder.record import Job, file_digest
 from sidewinder.tokens.indexed import IndexedWriter
 from sidewinder.tokens.loader import BlendLoader
+from sidewinder.train.job import data_seed
 from sidewinder.train.loop import Trainer
-from sidewinder.train.stage import data_seed
 
 VOCABULARY, EOS = 300, 2
 SMALL: dict[str, Any] = {
@@ -114,12 +114,12 @@ def stage_of() -> Callable[..., Stage]:
 class Interrupted(BlendLoader):
     """A loader that sends SIGTERM to its own process when the data of one step is asked for."""
 
-    at_step: int | None = None
+    at_sequence: int | None = None
 
-    def batch(self, step: int) -> tuple[np.ndarray, np.ndarray]:
-        if step + 1 == self.at_step:
+    def sequences(self, first: int, count: int) -> tuple[np.ndarray, np.ndarray]:
+        if first == self.at_sequence:
             os.kill(os.getpid(), signal.SIGTERM)
-        return super().batch(step)
+        return super().sequences(first, count)
 
 
 @pytest.fixture
@@ -131,11 +131,10 @@ def make_trainer() -> Callable[..., Trainer]:
         loader = Interrupted(
             graph.blend / "blend.json",
             context_tokens=training.context_tokens,
-            batch_sequences=training.batch_sequences,
             seed=data_seed(stage),
-            total_sequences=training.steps * training.batch_sequences,
+            total_sequences=training.sequences,
         )
-        loader.at_step = stop_at
+        loader.at_sequence = None if stop_at is None else (stop_at - 1) * training.batch_sequences
         model = LanguageModel(stage.model, VOCABULARY)
         init_weights(model, stage.seed)
         return Trainer(stage.title, folder, "a" * 64, model, loader, training)

@@ -12,14 +12,29 @@ import pytest
 import torch
 
 from sidewinder.errors import CheckpointError
-from sidewinder.train.saves import latest, saves, tidy, write_save
+from sidewinder.train.parallel.world import World
+from sidewinder.train.saver import Saver
+from sidewinder.train.saves import Save, drop_all, saves
 
 OURS, OTHER = "a" * 64, "b" * 64
 
 
-def save(state: Path, step: int, *, identity: str = OURS, keep: int = 2, size: int = 1000) -> int:
-    parts = {"model": {"w": torch.full((size,), float(step))}, "optimizer": {"w/exp_avg": torch.zeros(size)}}
-    return write_save(state, step=step, tokens=10 * step, identity=identity, parts=parts, keep=keep)
+def tensors_of(step: int, size: int = 1000) -> dict[str, torch.Tensor]:
+    return {"weights/w": torch.full((size,), float(step)), "exp_avg/w": torch.zeros(size)}
+
+
+def saver(state: Path, identity: str = OURS, **options: Any) -> Saver:
+    return Saver(state, identity, World(), **{"keep": 2, "warn": fail} | options)
+
+
+def save(state: Path, step: int, *, size: int = 1000, **options: Any) -> dict[str, Any]:
+    writer = saver(state, **options)
+    writer.start(step, 10 * step, tensors_of(step, size))
+    return writer.finish()
+
+
+def latest(state: Path, identity: str, warn: Callable[[str], None]) -> Save | None:
+    return saver(state, identity, warn=warn).newest()
 
 
 def names(state: Path) -> list[str]:
@@ -37,16 +52,45 @@ def test_newest_is_found_and_old_ones_go(tmp_path: Path) -> None:
     found = latest(tmp_path, OURS, fail)
     assert found
     assert (found.step, found.tokens) == (100, 1000)
-    assert torch.equal(found.tensors("model")["w"], torch.full((1000,), 100.0))
+    tensors = tensors_of(0)
+    saver(tmp_path).restore(found, tensors)
+    assert torch.equal(tensors["weights/w"], torch.full((1000,), 100.0))
     assert latest(tmp_path / "none", OURS, fail) is None
 
 
-def test_same_content_gives_the_same_bytes(tmp_path: Path) -> None:
-    for folder in ("one", "two"):
-        save(tmp_path / folder, 3)
-    for file in ("model.safetensors", "optimizer.safetensors", "state.json"):
-        one, two = (tmp_path / folder / "step-00000003" / file for folder in ("one", "two"))
-        assert one.read_bytes() == two.read_bytes()
+@pytest.mark.parametrize("asynchronous", [False, True])
+def test_what_is_saved_is_what_was_there_when_saving_began(tmp_path: Path, asynchronous: bool) -> None:
+    """Training goes on while an asynchronous save is written; it must not show."""
+    writer, tensors = saver(tmp_path, asynchronous=asynchronous), tensors_of(5, 100_000)
+    writer.start(5, 50, tensors)
+    assert writer.busy
+    tensors["weights/w"].zero_()
+    writer.finish()
+    assert not writer.busy
+    found = latest(tmp_path, OURS, fail)
+    assert found
+    writer.restore(found, tensors)
+    assert torch.equal(tensors["weights/w"], torch.full((100_000,), 5.0))
+
+
+def test_milestones_are_kept_for_ever(tmp_path: Path) -> None:
+    for step in range(1, 9):
+        save(tmp_path, step, keep_every_tokens=30)
+    assert names(tmp_path) == ["step-00000003", "step-00000006", "step-00000007", "step-00000008"]
+    drop_all(tmp_path)
+    assert names(tmp_path) == ["step-00000003", "step-00000006"]
+
+
+def test_a_save_of_another_model_lists_all_differences(tmp_path: Path) -> None:
+    save(tmp_path, 1)
+    found = latest(tmp_path, OURS, fail)
+    assert found
+    wanted = {"weights/w": torch.zeros(7), "weights/v": torch.zeros(1)}
+    with pytest.raises(CheckpointError) as caught:
+        saver(tmp_path).restore(found, wanted)
+    for part in ("weights/w [1000], expected [7]", "missing: weights/v [1]", "extra: exp_avg/w [1000]"):
+        assert part in str(caught.value)
+    assert not wanted["weights/w"].any()
 
 
 def flip(path: Path) -> None:
@@ -64,7 +108,7 @@ def empty(path: Path) -> None:
 
 
 @pytest.mark.parametrize("damage", [flip, truncate, empty, Path.unlink])
-@pytest.mark.parametrize("file", ["model.safetensors", "optimizer.safetensors", "state.json"])
+@pytest.mark.parametrize("file", ["__0_0.distcp", ".metadata", "state.json"])
 def test_damaged_save_is_named_and_the_one_before_is_used(
     tmp_path: Path, damage: Callable[[Path], None], file: str
 ) -> None:
@@ -97,11 +141,10 @@ def test_half_done_work_is_cleared(tmp_path: Path) -> None:
     save(tmp_path, 1)
     for left in (".step-00000002.part", ".step-00000000.old"):
         (tmp_path / left).mkdir()
-        (tmp_path / left / "model.safetensors").write_bytes(b"half")
+        (tmp_path / left / "__0_0.distcp").write_bytes(b"half")
     found = latest(tmp_path, OURS, fail)
     assert found
     assert found.step == 1
-    tidy(tmp_path, OURS, fail)
     assert names(tmp_path) == ["step-00000001"]
 
 
@@ -110,7 +153,7 @@ def test_saves_of_another_identity_are_moved_aside(tmp_path: Path) -> None:
     save(state, 4, identity=OTHER)
     save(state, 8, identity=OTHER)
     told: list[str] = []
-    tidy(state, OURS, told.append)
+    assert latest(state, OURS, told.append) is None
     assert saves(state) == []
     assert names(tmp_path / "state-bbbbbbbb") == ["step-00000004", "step-00000008"]
     assert len(told) == 1

@@ -16,9 +16,9 @@ from sidewinder.graph import Graph
 from sidewinder.model.checkpoint import load_model, save_model
 from sidewinder.record import Job, outputs_of, read_record
 from sidewinder.train.extend import extend
+from sidewinder.train.job import data_seed
 from sidewinder.train.metrics import read_metrics
 from sidewinder.train.pretrain import pretrain
-from sidewinder.train.stage import data_seed
 
 Make = Callable[..., Any]
 
@@ -66,11 +66,9 @@ def test_extension_starts_from_the_parents_weights(make_graph: Make, stage_of: M
     extend(graph, second)
     from sidewinder.tokens.loader import BlendLoader
 
-    loader = BlendLoader(
-        graph.blend / "blend.json", context_tokens=64, batch_sequences=4, seed=data_seed(second), total_sequences=16
-    )
+    loader = BlendLoader(graph.blend / "blend.json", context_tokens=64, seed=data_seed(second), total_sequences=16)
     model, _ = load_model(first.folder / "checkpoint")
-    inputs_BL, targets_BL = map(torch.from_numpy, loader.batch(0))
+    inputs_BL, targets_BL = map(torch.from_numpy, loader.sequences(0, 4))
     with torch.no_grad():
         expected = model.loss(inputs_BL, targets_BL).item()
     assert read_metrics(second.folder / "metrics.jsonl").steps[0]["loss"] == pytest.approx(expected, rel=1e-6)

@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
+from torch.nn.attention.bias import causal_lower_right
 
 from sidewinder.config.model import ModelConfig
 from sidewinder.model.cache import AttentionCache, LayerCache
 from sidewinder.model.parts import Linear
+from sidewinder.model.share import Mixer
 from sidewinder.ops.causal_conv1d import token_age
 from sidewinder.ops.rope import rope
 
@@ -19,7 +21,7 @@ QUERY_BLOCK = 1024
 """Queries a call where an explicit mask is needed: the mask is (B, 1, block, keys), never (B, 1, L, L)."""
 
 
-class Attention(nn.Module):
+class Attention(Mixer):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         sizes = config.attention
@@ -37,27 +39,40 @@ class Attention(nn.Module):
         q_BLHE = self.q_proj(x_BLD).unflatten(-1, (self.heads, self.head_size))
         k_BLKE = self.k_proj(x_BLD).unflatten(-1, (self.kv_heads, self.head_size))
         v_BKLE = self.v_proj(x_BLD).unflatten(-1, (self.kv_heads, self.head_size)).transpose(1, 2)
+        length = q_BLHE.shape[1]
+        offset = self.context.rank * length if self.context else cache.length if cache else 0
         if self.rotated:
-            offset = cache.length if cache else 0
             q_BLHE = rope(q_BLHE, self.rotated, self.rope_base, offset)
             k_BLKE = rope(k_BLKE, self.rotated, self.rope_base, offset)
         q_BHLE, k_BKTE, v_BKTE = q_BLHE.transpose(1, 2), k_BLKE.transpose(1, 2), v_BKLE
+        age_BL = None if resets_BL is None else token_age(resets_BL)
         if cache is not None:
             k_BKTE, v_BKTE = cache.append(k_BKTE, v_BKTE)
-        return self.o_proj(attend(q_BHLE, k_BKTE, v_BKTE, resets_BL).transpose(1, 2).flatten(2))
+        elif self.context is not None:
+            end = offset + length
+            k_BKTE, v_BKTE = (self.context.gather(part, 2)[:, :, :end] for part in (k_BKTE, v_BKTE))
+            age_BL = None if resets_BL is None else token_age(self.context.gather(resets_BL, 1))[:, offset:end]
+        return self.o_proj(attend(q_BHLE, k_BKTE, v_BKTE, age_BL).transpose(1, 2).flatten(2))
 
     def new_cache(self, batch: int, like: Tensor, max_tokens: int | None) -> AttentionCache:
         return AttentionCache(batch, self.kv_heads, self.head_size, like, max_tokens)
 
 
-def attend(q_BHLE: Tensor, k_BKTE: Tensor, v_BKTE: Tensor, resets_BL: Tensor | None = None) -> Tensor:
-    """Causal attention of the last L of T tokens; with resets, only to tokens of the same document."""
+def attend(q_BHLE: Tensor, k_BKTE: Tensor, v_BKTE: Tensor, age_BL: Tensor | None = None) -> Tensor:
+    """Causal attention of the last L of T tokens; with ages, only to tokens of the same document.
+
+    The age of a token is the number of tokens before it in its document.
+    """
     grouped = q_BHLE.shape[1] != k_BKTE.shape[1]
     length, keys = q_BHLE.shape[2], k_BKTE.shape[2]
-    if resets_BL is None and (length == keys or length == 1):
+    if age_BL is None and (length == keys or length == 1):
         return F.scaled_dot_product_attention(q_BHLE, k_BKTE, v_BKTE, is_causal=length > 1, enable_gqa=grouped)
+    if age_BL is None and q_BHLE.is_cuda:
+        return F.scaled_dot_product_attention(
+            q_BHLE, k_BKTE, v_BKTE, attn_mask=causal_lower_right(length, keys), enable_gqa=grouped
+        )
     place_L = torch.arange(keys - length, keys, device=q_BHLE.device)
-    age_BL = place_L[None] if resets_BL is None else token_age(resets_BL)
+    age_BL = place_L[None] if age_BL is None else age_BL
     parts = []
     for start in range(0, length, QUERY_BLOCK):
         part = slice(start, start + QUERY_BLOCK)

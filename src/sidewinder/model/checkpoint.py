@@ -45,21 +45,37 @@ def save_model(
 
     An earlier checkpoint there stays whole if anything fails, in which case CheckpointError says why.
     """
-    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
+    weights = {name: tensor.detach().cpu() for name, tensor in model.state_dict().items()}
+    return save_weights(
+        model.config, model.vocab_size, weights, folder, context_tokens=context_tokens, extra=extra or {}
+    )
+
+
+def save_weights(
+    config: ModelConfig,
+    vocab_size: int,
+    weights: dict[str, Tensor],
+    folder: Path,
+    *,
+    context_tokens: int,
+    extra: dict[str, Any],
+) -> tuple[Path, Path]:
+    """As `save_model`, from the whole weights by name, on the CPU."""
+    tensors = {name: tensor.contiguous() for name, tensor in weights.items()}
     description = {
         "format": FORMAT,
-        "config": model.config.model_dump(mode="json"),
-        "vocab_size": model.vocab_size,
+        "config": config.model_dump(mode="json"),
+        "vocab_size": vocab_size,
         "context_tokens": context_tokens,
         "tensors": {name: _describe(tensor) for name, tensor in sorted(tensors.items())},
-        "extra": extra or {},
+        "extra": extra,
     }
     text = json.dumps(description, indent=2, sort_keys=True) + "\n"
     folder.mkdir(parents=True, exist_ok=True)
-    weights, written = folder / WEIGHTS, folder / DESCRIPTION
-    _replace(weights, lambda part: save_file(tensors, part, metadata={"format": "pt"}))
+    stored, written = folder / WEIGHTS, folder / DESCRIPTION
+    _replace(stored, lambda part: save_file(tensors, part, metadata={"format": "pt"}))
     _replace(written, lambda part: part.write_text(text))
-    return weights, written
+    return stored, written
 
 
 def read_info(folder: Path) -> ModelInfo:
@@ -92,22 +108,35 @@ def load_model(
     info = read_info(folder)
     with torch.device("meta"):
         model = LanguageModel(info.config, info.vocab_size)
-    wanted = {name: list(tensor.shape) for name, tensor in model.state_dict().items()}
+    state: dict[str, Tensor] = {}
+    read_weights(
+        folder,
+        {name: list(tensor.shape) for name, tensor in model.state_dict().items()},
+        lambda name, tensor: state.update({name: tensor.to(device=device, dtype=dtype, copy=True)}),
+    )
+    model.load_state_dict(state, assign=True)
+    return model, info
+
+
+def read_weights(folder: Path, wanted: dict[str, list[int]], take: Callable[[str, Tensor], object]) -> None:
+    """Hands over the tensors of a checkpoint one by one, after comparing all names and shapes with those wanted.
+
+    Raises CheckpointError as `load_model` does.
+    """
     path = folder / WEIGHTS
     try:
         with safe_open(path, framework="pt") as stored:
             names = set(stored.keys())
             found = {name: list(stored.get_slice(name).get_shape()) for name in sorted(names)}
             check_tensors(path, wanted, found)
-            state = {name: stored.get_tensor(name).to(device=device, dtype=dtype, copy=True) for name in wanted}
+            for name in wanted:
+                take(name, stored.get_tensor(name))
     except (OSError, SafetensorError) as error:
         size = f"{path.stat().st_size:,} bytes" if path.is_file() else "missing"
         raise CheckpointError(
             f"cannot read the weights {path} ({size}): {error}",
             remedy="the file is missing, truncated or not safetensors; use an earlier checkpoint or make it again",
         ) from error
-    model.load_state_dict(state, assign=True)
-    return model, info
 
 
 def check_tensors(path: Path, wanted: dict[str, list[int]], found: dict[str, list[int]]) -> None:

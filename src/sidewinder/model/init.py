@@ -7,6 +7,7 @@ not on device or dtype.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
@@ -21,6 +22,7 @@ from sidewinder.model.parts import LayerNorm, RMSNorm, ShortConv
 
 DT_MIN, DT_MAX, DT_FLOOR = 1e-3, 0.1, 1e-4
 """Step sizes are log-uniform between the first two."""
+Put = Callable[[Tensor, Tensor], object]
 A_MIN, A_MAX = 1.0, 16.0
 """Mamba-2's decay rates are uniform between these."""
 
@@ -28,14 +30,14 @@ A_MIN, A_MAX = 1.0, 16.0
 class _Draw:
     """Fills parameters from one generator."""
 
-    def __init__(self, seed: int) -> None:
-        self._generator = torch.Generator().manual_seed(seed)
+    def __init__(self, seed: int, put: Put) -> None:
+        self._generator, self._put = torch.Generator().manual_seed(seed), put
 
     def normal(self, weight: Tensor, std: float) -> None:
-        weight.copy_(torch.empty(weight.shape).normal_(0.0, std, generator=self._generator))
+        self._put(weight, torch.empty(weight.shape).normal_(0.0, std, generator=self._generator))
 
     def uniform(self, weight: Tensor, low: float, high: float) -> None:
-        weight.copy_(torch.empty(weight.shape).uniform_(low, high, generator=self._generator))
+        self._put(weight, torch.empty(weight.shape).uniform_(low, high, generator=self._generator))
 
     def log_of_uniform(self, weight: Tensor, low: float, high: float) -> None:
         """Logarithms of uniform numbers."""
@@ -43,7 +45,7 @@ class _Draw:
 
     def fan_in(self, weight: Tensor) -> None:
         """Uniform with bound 1 / sqrt(inputs that one output sees)."""
-        bound = 1 / math.sqrt(weight[0].numel())
+        bound = 1 / math.sqrt(math.prod(weight.shape[1:]))
         self.uniform(weight, -bound, bound)
 
     def dt_bias(self, bias: Tensor) -> None:
@@ -54,9 +56,12 @@ class _Draw:
 
 
 @torch.no_grad()
-def init_weights(model: LanguageModel, seed: int) -> None:
-    """Fills every parameter of `model`, on whatever device it is; equal seeds give equal values."""
-    draw, std = _Draw(seed), model.config.init_std
+def init_weights(model: LanguageModel, seed: int, put: Put = Tensor.copy_) -> None:
+    """Fills every parameter of `model`, on whatever device it is; equal seeds give equal values.
+
+    `put(parameter, values)` stores drawn values, of which a sharded model keeps a part.
+    """
+    draw, std = _Draw(seed, put), model.config.init_std
     draw.normal(model.embedding.weight, std)
     for layer in model.stack:
         _norm(layer.norm)
@@ -121,6 +126,6 @@ def _mamba1(mixer: Mamba1, draw: _Draw, output_std: float) -> None:
     assert mixer.dt_proj.bias is not None
     draw.dt_bias(mixer.dt_proj.bias)
     # S4D-real: the rates of each channel are 1, 2, … N.
-    mixer.A_log.copy_(torch.arange(1, mixer.state_size + 1, dtype=torch.float32).log().expand(mixer.inner, -1))
+    mixer.A_log.copy_(torch.arange(1, mixer.state_size + 1, dtype=torch.float32).log().expand_as(mixer.A_log))
     mixer.D.fill_(1)
     draw.normal(mixer.out_proj.weight, output_std)

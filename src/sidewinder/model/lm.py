@@ -9,6 +9,7 @@ from typing import cast
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from sidewinder.config.model import ModelConfig
 from sidewinder.model.attention import Attention
@@ -16,8 +17,7 @@ from sidewinder.model.cache import Cache, LayerCache
 from sidewinder.model.mamba1 import Mamba1
 from sidewinder.model.mamba2 import Mamba2
 from sidewinder.model.mlp import Mlp
-from sidewinder.model.parts import Embedding, Linear, make_norm
-from sidewinder.ops.cross_entropy import cross_entropy
+from sidewinder.model.parts import Embedding, Head, make_norm
 
 Mixer = Attention | Mamba1 | Mamba2 | Mlp
 MIXERS: dict[str, type[Mixer]] = {"M": Mamba2, "m": Mamba1, "*": Attention, "-": Mlp}
@@ -30,9 +30,21 @@ class Layer(nn.Module):
         super().__init__()
         self.norm = make_norm(config)
         self.mixer = MIXERS[letter](config)
+        self.recompute = False
+        """Whether the backward pass computes the activations again rather than find them in memory."""
 
     def forward(self, x_BLD: Tensor, cache: LayerCache = None, resets_BL: Tensor | None = None) -> Tensor:
-        return x_BLD + self.mixer(self.norm(x_BLD), cache, resets_BL)
+        if self.recompute and torch.is_grad_enabled():
+            out_BLD: Tensor = checkpoint(self._add, x_BLD, cache, resets_BL, use_reentrant=False)
+            return out_BLD
+        return self._add(x_BLD, cache, resets_BL)
+
+    def _add(self, x_BLD: Tensor, cache: LayerCache, resets_BL: Tensor | None) -> Tensor:
+        tensor, normed_BLD = self.mixer.tensor, self.norm(x_BLD)
+        if tensor is None:
+            return x_BLD + self.mixer(normed_BLD, cache, resets_BL)
+        # Between the mixers each process holds a part of the sequence, and norms only that.
+        return x_BLD + tensor.scatter(self.mixer(tensor.gather(normed_BLD), cache, resets_BL))
 
 
 class LanguageModel(nn.Module):
@@ -48,7 +60,7 @@ class LanguageModel(nn.Module):
         self.embedding = Embedding(vocab_size, config.hidden_size)
         self.layers = nn.ModuleList(Layer(letter, config) for letter in config.layers)
         self.final_norm = make_norm(config)
-        self.head = Linear(config.hidden_size, vocab_size)
+        self.head = Head(config.hidden_size, vocab_size)
 
     @property
     def stack(self) -> list[Layer]:
@@ -77,8 +89,7 @@ class LanguageModel(nn.Module):
 
     def loss(self, tokens_BL: Tensor, targets_BL: Tensor, resets_BL: Tensor | None = None) -> Tensor:
         """Mean cross-entropy over targets (B, L) other than −100; all logits are never held at once."""
-        hidden_BLD = self.hidden(tokens_BL, resets_BL=resets_BL)
-        return cross_entropy(hidden_BLD.flatten(0, 1), self.head.weight, targets_BL.flatten())
+        return self.head.loss(self.hidden(tokens_BL, resets_BL=resets_BL), targets_BL)
 
     def new_cache(self, batch: int, max_tokens: int | None = None) -> Cache:
         """An empty decode cache for `batch` sequences of equal length, on the model's device and in its dtype.

@@ -13,11 +13,13 @@ from torch import Tensor, nn
 from sidewinder.config.model import ModelConfig
 from sidewinder.model.cache import LayerCache, ScanCache, state_dtype
 from sidewinder.model.parts import Linear, ShortConv
+from sidewinder.model.share import Mixer, local
 from sidewinder.ops.causal_conv1d import causal_conv1d
 from sidewinder.ops.selective_scan import selective_scan
+from sidewinder.ops.state_passing import total_decay
 
 
-class Mamba1(nn.Module):
+class Mamba1(Mixer):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         sizes = config.mamba1
@@ -27,7 +29,8 @@ class Mamba1(nn.Module):
             sizes.conv_width,
         )
         self.dt_rank = sizes.dt_rank or -(-config.hidden_size // 16)
-        self.in_proj = Linear(config.hidden_size, 2 * self.inner)
+        self.in_segments = (self.inner, self.inner)
+        self.in_proj = Linear(config.hidden_size, sum(self.in_segments))
         self.conv1d = ShortConv(self.inner, sizes.conv_width)
         self.x_proj = Linear(self.inner, self.dt_rank + 2 * sizes.state_size)
         self.dt_proj = Linear(self.dt_rank, self.inner, bias=True)
@@ -39,27 +42,40 @@ class Mamba1(nn.Module):
         """Output (B, L, D). With a cache, `x` continues the tokens in it."""
         assert cache is None or isinstance(cache, ScanCache)
         x_BLI, z_BLI = self.in_proj(x_BLD).chunk(2, dim=-1)
+        tail_BSC = cache.conv if cache else None
+        if self.context is not None:
+            tail_BSC = self.context.before(x_BLI, self.conv_width - 1, resets_BL)
         x_BLI, conv_BSC = causal_conv1d(
             x_BLI,
-            self.conv1d.weight,
-            self.conv1d.bias,
-            initial_BSC=cache.conv if cache else None,
+            self.own(self.conv1d.weight),
+            self.own(self.conv1d.bias),
+            initial_BSC=tail_BSC,
             resets_BL=resets_BL,
         )
-        dt_BLR, B_BLN, C_BLN = self.x_proj(x_BLI).split([self.dt_rank, self.state_size, self.state_size], dim=-1)
-        y_BLI, state_BIN = selective_scan(
-            x_BLI,
-            F.softplus(self.dt_proj(dt_BLR)),
-            -self.A_log.exp(),
-            B_BLN,
-            C_BLN,
-            self.D,
-            initial_BDN=cache.state if cache else None,
-            resets_BL=resets_BL,
-        )
+        dtBC_BLE = self.x_proj(x_BLI)
+        if self.tensor is not None:
+            dtBC_BLE = self.tensor.sum(dtBC_BLE)
+        dt_BLR, B_BLN, C_BLN = dtBC_BLE.split([self.dt_rank, self.state_size, self.state_size], dim=-1)
+        assert self.dt_proj.bias is not None
+        dt_BLI = F.softplus(F.linear(dt_BLR, local(self.dt_proj.weight), self.own(self.dt_proj.bias)))
+        inputs = (x_BLI, dt_BLI, -self.own(self.A_log).exp(), B_BLN, C_BLN, self.own(self.D))
+        initial_BIN = cache.state if cache else self._entering(inputs, resets_BL)
+        y_BLI, state_BIN = selective_scan(*inputs, initial_BDN=initial_BIN, resets_BL=resets_BL)
         if cache is not None:
             cache.conv, cache.state = conv_BSC, state_BIN
         return self.out_proj(y_BLI * F.silu(z_BLI))
+
+    def _entering(self, inputs: tuple[Tensor, ...], resets_BL: Tensor | None) -> Tensor | None:
+        """The state that earlier stretches of the sequence pass to this one; None where it is read whole.
+
+        Each stretch is scanned twice, first for its own final state: what a state adds to the outputs has no short form
+        here, because every channel and state number decays at its own rate.
+        """
+        if self.context is None:
+            return None
+        _, dt_BLI, A_IN, *_ = inputs
+        _, final_BIN = selective_scan(*inputs, resets_BL=resets_BL)
+        return self.context.state_before(final_BIN, total_decay(dt_BLI, A_IN, resets_BL))
 
     def new_cache(self, batch: int, like: Tensor, max_tokens: int | None) -> ScanCache:
         conv_BSC = like.new_zeros(batch, self.conv_width - 1, self.inner)

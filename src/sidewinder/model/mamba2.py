@@ -13,12 +13,14 @@ from torch import Tensor, nn
 from sidewinder.config.model import ModelConfig
 from sidewinder.model.cache import LayerCache, ScanCache, state_dtype
 from sidewinder.model.parts import Linear, RMSNorm, ShortConv
+from sidewinder.model.share import Mixer
 from sidewinder.ops.causal_conv1d import causal_conv1d
 from sidewinder.ops.gated_norm import gated_norm
 from sidewinder.ops.ssd import ssd
+from sidewinder.ops.state_passing import ssd_of_state, total_decay
 
 
-class Mamba2(nn.Module):
+class Mamba2(Mixer):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         sizes = config.mamba2
@@ -27,7 +29,10 @@ class Mamba2(nn.Module):
         self.head_size, self.groups, self.state_size = sizes.head_size, sizes.groups, sizes.state_size
         self.chunk, self.conv_width = sizes.chunk, sizes.conv_width
         self.convolved = self.inner + 2 * sizes.groups * sizes.state_size
-        self.in_proj = Linear(config.hidden_size, self.inner + self.convolved + self.heads)
+        bc = sizes.groups * sizes.state_size
+        self.conv_segments = (self.inner, bc, bc)
+        self.in_segments = (self.inner, *self.conv_segments, self.heads)
+        self.in_proj = Linear(config.hidden_size, sum(self.in_segments))
         self.conv1d = ShortConv(self.convolved, sizes.conv_width)
         self.dt_bias = nn.Parameter(torch.zeros(self.heads))
         self.A_log = nn.Parameter(torch.zeros(self.heads))
@@ -39,29 +44,39 @@ class Mamba2(nn.Module):
         """Output (B, L, D). With a cache, `x` continues the tokens in it."""
         assert cache is None or isinstance(cache, ScanCache)
         z_BLI, xBC_BLC, dt_BLH = self.in_proj(x_BLD).split([self.inner, self.convolved, self.heads], dim=-1)
+        bc = self.groups * self.state_size
+        tail_BSC = cache.conv if cache else None
+        if self.context is not None:
+            tail_BSC = self.context.before(xBC_BLC, self.conv_width - 1, resets_BL)
         xBC_BLC, conv_BSC = causal_conv1d(
             xBC_BLC,
-            self.conv1d.weight,
-            self.conv1d.bias,
-            initial_BSC=cache.conv if cache else None,
+            self.own(self.conv1d.weight, *self.conv_segments),
+            self.own(self.conv1d.bias, *self.conv_segments),
+            initial_BSC=tail_BSC,
             resets_BL=resets_BL,
         )
-        bc = self.groups * self.state_size
         x_BLI, B_BLE, C_BLE = xBC_BLC.split([self.inner, bc, bc], dim=-1)
+        dt_BLH, A_H = F.softplus(dt_BLH + self.own(self.dt_bias)), -self.own(self.A_log).exp()
+        C_BLGN = C_BLE.unflatten(-1, (self.groups, -1))
         y_BLHP, state_BHPN = ssd(
             x_BLI.unflatten(-1, (self.heads, -1)),
-            F.softplus(dt_BLH + self.dt_bias),
-            -self.A_log.exp(),
+            dt_BLH,
+            A_H,
             B_BLE.unflatten(-1, (self.groups, -1)),
-            C_BLE.unflatten(-1, (self.groups, -1)),
-            self.D,
+            C_BLGN,
+            self.own(self.D),
             chunk=self.chunk,
             initial_BHPN=cache.state if cache else None,
             resets_BL=resets_BL,
         )
         if cache is not None:
             cache.conv, cache.state = conv_BSC, state_BHPN
-        return self.out_proj(gated_norm(y_BLHP.flatten(2), z_BLI, self.norm.weight, self.norm.eps, self.groups))
+        if self.context is not None:
+            decay_BH = total_decay(dt_BLH, A_H, resets_BL)
+            entering_BHPN = self.context.state_before(state_BHPN, decay_BH[..., None, None])
+            y_BLHP = y_BLHP + ssd_of_state(entering_BHPN, dt_BLH, A_H, C_BLGN, resets_BL)
+        weight_I = self.own(self.norm.weight)
+        return self.out_proj(gated_norm(y_BLHP.flatten(2), z_BLI, weight_I, self.norm.eps, self.groups))
 
     def new_cache(self, batch: int, like: Tensor, max_tokens: int | None) -> ScanCache:
         conv_BSC = like.new_zeros(batch, self.conv_width - 1, self.convolved)

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from sidewinder.config.model import ModelConfig
 from sidewinder.model.cache import LayerCache
 from sidewinder.model.parts import Linear
+from sidewinder.model.share import Mixer
 from sidewinder.ops.squared_relu import squared_relu
 
 
-class Mlp(nn.Module):
+class Mlp(Mixer):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.activation = config.mlp.activation

@@ -7,6 +7,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sidewinder.config.model import ModelConfig
+from sidewinder.model.share import local
+from sidewinder.ops.cross_entropy import cross_entropy
 from sidewinder.ops.norms import layer_norm, rms_norm
 
 
@@ -19,7 +21,7 @@ class Linear(nn.Module):
         self.bias = nn.Parameter(torch.zeros(outputs)) if bias else None
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.linear(x, self.weight, self.bias)
+        return F.linear(x, local(self.weight), self.bias)
 
 
 class Embedding(nn.Module):
@@ -31,6 +33,14 @@ class Embedding(nn.Module):
 
     def forward(self, tokens_BL: Tensor) -> Tensor:
         return F.embedding(tokens_BL, self.weight)
+
+
+class Head(Linear):
+    """Scores of the next token, or their loss."""
+
+    def loss(self, hidden_BLD: Tensor, targets_BL: Tensor) -> Tensor:
+        """Mean cross-entropy over targets other than −100; all logits are never held at once."""
+        return cross_entropy(hidden_BLD.flatten(0, 1), self.weight, targets_BL.flatten())
 
 
 class ShortConv(nn.Module):

@@ -1,4 +1,4 @@
-"""Batches of a blend in training order: a pure function of seed and step, with no state to save or lose.
+"""Sequences of a blend in training order: a pure function of seed and place, with no state to save or lose.
 
 Sequence i of a run takes its source from the schedule; if it is the k-th sequence of that source, it is piece p(k) of
 the source's stream, tokens p·context … (p+1)·context, where p shuffles the pieces (as Megatron-LM does). Inputs and
@@ -21,17 +21,15 @@ from sidewinder.tokens.stream import Shard, SourceStream
 
 
 class BlendLoader:
-    """Random access to the batches that one stage trains on.
+    """Random access to the sequences that one stage trains on.
 
     Raises CorruptArtifact, naming the file, where blend.json cannot be read or a shard is missing or truncated.
     """
 
-    def __init__(
-        self, blend_json: Path, context_tokens: int, batch_sequences: int, seed: int, total_sequences: int
-    ) -> None:
-        self.context_tokens, self.batch_sequences = context_tokens, batch_sequences
-        self.total_sequences = total_sequences
+    def __init__(self, blend_json: Path, context_tokens: int, seed: int, total_sequences: int) -> None:
+        self.context_tokens, self.total_sequences = context_tokens, total_sequences
         blend = read_blend(Path(blend_json))
+        self.eos = int(blend["eos"])
         token_bytes = np.dtype(blend["dtype"]).itemsize
         sources: dict[str, Any] = blend["sources"]
         self.streams = [
@@ -41,12 +39,11 @@ class BlendLoader:
         offset = hashlib.blake2b(f"schedule/{seed}".encode(), digest_size=8).digest()
         self.schedule = Schedule(weights, int.from_bytes(offset))
 
-    def batch(self, step: int) -> tuple[np.ndarray, np.ndarray]:
-        """(inputs_BL, targets_BL) of a step, int64; steps count from 0."""
-        return self.sequences(step * self.batch_sequences, self.batch_sequences)
-
     def sequences(self, first: int, count: int) -> tuple[np.ndarray, np.ndarray]:
-        """Inputs and targets of any run of sequences, so that several processes can each read their part."""
+        """(inputs_BL, targets_BL), int64, of any stretch of the run's sequences, which are counted from 0.
+
+        So several processes can each read their part of a batch.
+        """
         counts = self.schedule.counts(first)
         tokens_BL = np.empty((count, self.context_tokens + 1), dtype=np.int64)
         for row, source in enumerate(self.schedule.sources(first, count)):
@@ -56,9 +53,9 @@ class BlendLoader:
             counts[source] += 1
         return tokens_BL[:, :-1], tokens_BL[:, 1:]
 
-    def position(self, step: int) -> dict[str, int]:
-        """How many sequences of each source the steps before `step` have read."""
-        counts = self.schedule.counts(step * self.batch_sequences)
+    def position(self, first: int) -> dict[str, int]:
+        """How many sequences of each source come before sequence `first`."""
+        counts = self.schedule.counts(first)
         return {stream.name: count for stream, count in zip(self.streams, counts, strict=True)}
 
     @property

@@ -31,7 +31,11 @@ def prepare_torch(training: Training) -> torch.device:
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     if training.device == "cuda" and not torch.cuda.is_available():
         raise ConfigError("training.device is cuda, but torch sees no GPU here", remedy="use `auto` or `cpu`")
-    return torch.device("cuda" if training.device != "cpu" and torch.cuda.is_available() else "cpu")
+    if training.device == "cpu" or not torch.cuda.is_available():
+        return torch.device("cpu")
+    device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")) % torch.cuda.device_count())
+    torch.cuda.set_device(device)
+    return device
 
 
 def precision(training: Training, device: torch.device) -> AbstractContextManager[object]:

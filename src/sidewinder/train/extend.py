@@ -6,11 +6,14 @@ is the extension's where the model has one.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
+from torch import Tensor
+
 from sidewinder.errors import CheckpointError, ConfigError
 from sidewinder.graph import Graph, Stage
 from sidewinder.model import LanguageModel
-from sidewinder.model.checkpoint import load_model
-from sidewinder.record import outputs_of
+from sidewinder.model.checkpoint import read_info, read_weights
 from sidewinder.train.stage import run_stage
 
 
@@ -24,17 +27,15 @@ def extend(graph: Graph, stage: Stage) -> None:
         raise ConfigError(f"{stage.title} extends nothing", remedy="use `sidewinder pretrain` for it")
     parent = stage.parent
 
-    def first(vocab_size: int) -> LanguageModel:
-        folder = parent.folder / "checkpoint"
-        pretrained, info = load_model(folder)
-        if info.vocab_size != vocab_size:
+    def fill(model: LanguageModel, put: Callable[[Tensor, Tensor], object]) -> None:
+        folder, parameters = parent.folder / "checkpoint", dict(model.named_parameters())
+        info = read_info(folder)
+        if info.vocab_size != model.vocab_size:
             raise CheckpointError(
-                f"{folder} has a vocabulary of {info.vocab_size:,}, the blend one of {vocab_size:,}",
+                f"{folder} has a vocabulary of {info.vocab_size:,}, the blend one of {model.vocab_size:,}",
                 remedy=f"delete {parent.folder} and run the study again",
             )
-        model = LanguageModel(stage.model, vocab_size)
-        model.load_state_dict(pretrained.state_dict())
-        return model
+        shapes = {name: list(parameter.shape) for name, parameter in parameters.items()}
+        read_weights(folder, shapes, lambda name, tensor: put(parameters[name], tensor))
 
-    inputs = [entry for entry in outputs_of(parent.record) if entry.role == "checkpoint"]
-    run_stage(graph, stage, inputs, first)
+    run_stage(graph, stage, fill)

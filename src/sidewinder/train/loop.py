@@ -2,52 +2,65 @@
 
 Steps are counted from 1; a save of step s holds the state after it. Everything that the next step depends on is in the
 save (weights, optimizer state, s) or is a pure function of s (data, learning rate): that is why a resumed run gives
-the same bits as an undisturbed one.
+the same bits as an undisturbed one. The same loop runs alone and as one of many processes; all of them agree on what to
+do between two steps from numbers that they exchange once a step.
 """
 
-# Shape legend: B sequences of a step, L tokens of a sequence.
+# Shape legend: B sequences of a step (of this process), L tokens of a sequence.
 
 from __future__ import annotations
 
 import json
 import math
+import os
 import sys
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 import torch
-from torch.nn.utils import clip_grads_with_norm_
+import torch.distributed as dist
 
 from sidewinder import record
 from sidewinder.config.training import Training
-from sidewinder.errors import CheckpointError, TrainingDiverged
+from sidewinder.errors import TrainingDiverged
 from sidewinder.model import LanguageModel
 from sidewinder.progress import Progress
+from sidewinder.train.batch import Part, parts_of
 from sidewinder.train.device import memory_bytes, precision, prepare_torch
 from sidewinder.train.metrics import MetricsWriter, set_aside_metrics
-from sidewinder.train.optimizer import (
-    gradient_norm,
-    make_optimizer,
-    optimizer_tensors,
-    restore_optimizer,
-    set_rate,
-)
-from sidewinder.train.saves import Save, explained, latest, saves, tidy, write_save
-from sidewinder.train.schedule import learning_rate
-from sidewinder.train.signals import StopSignals, TrainingStopped
+from sidewinder.train.optimizer import make_optimizer, set_rate, state_tensors
+from sidewinder.train.parallel.gradients import clip, squared_norm, sum_small
+from sidewinder.train.parallel.world import World
+from sidewinder.train.saver import Saver
+from sidewinder.train.saves import explained, saves
+from sidewinder.train.schedule import batch_sequences, learning_rate, sequences_before, tokens_after
+from sidewinder.train.signals import StopSignals, TrainingStopped, agreed
 
 
 class Batches(Protocol):
-    """What the loop asks of a data loader; steps count from 0 here, as in `tokens.loader`."""
+    """What the loop asks of a data loader; sequences of a run are counted from 0."""
 
-    def batch(self, step: int) -> tuple[np.ndarray, np.ndarray]:
-        """(inputs_BL, targets_BL) of a step: a pure function of seed and step."""
+    eos: int
 
-    def position(self, step: int) -> dict[str, Any]:
-        """Where in the data a step begins, for messages."""
+    def sequences(self, first: int, count: int) -> tuple[np.ndarray, np.ndarray]:
+        """(inputs_BL, targets_BL) of some sequences: a pure function of seed and place."""
+
+    def position(self, first: int) -> dict[str, Any]:
+        """Where in the data a sequence lies, for messages."""
+
+
+@dataclass(frozen=True)
+class Sums:
+    """What all processes know after exchanging their numbers."""
+
+    loss: float
+    norm: float
+    signal: str | None
+    saved: bool
+    """No process is still writing a save."""
 
 
 @dataclass
@@ -60,132 +73,159 @@ class Trainer:
     model: LanguageModel
     batches: Batches
     training: Training
+    world: World = field(default_factory=World)
 
     def __post_init__(self) -> None:
         self.device = prepare_torch(self.training)
-        self.model.to(self.device).train()
+        if self.world.device_mesh is None:
+            self.model.to(self.device)
+        self.model.train()
         self.parameters = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
         self.optimizer = make_optimizer(self.model, self.training)
-        self.state = self.folder / "state"
         self.metrics_path = self.folder / "metrics.jsonl"
-        self.save_every_steps = max(1, self.training.save_every_tokens // self.training.tokens_per_step)
+        self.saver = Saver(
+            self.folder / "state",
+            self.identity,
+            self.world,
+            keep=self.training.keep_saves,
+            keep_every_tokens=self.training.keep_every_tokens,
+            asynchronous=self.device.type == "cuda",
+            warn=self._warn,
+        )
 
     def run(self) -> None:
         """Trains from the newest good save, or from the first step.
 
         Raises TrainingDiverged (non-finite loss or gradient; the weights are then those of the step before),
-        TrainingStopped (SIGTERM or SIGINT; the state is saved) and CheckpointError (the disk is full or not writable).
+        TrainingStopped (a signal; the state is saved) and CheckpointError (the disk is full or not writable).
         """
         with self._open_metrics() as self.metrics, StopSignals() as self.stop:
             first, total = self._resume(), self.training.steps
-            with Progress(self.title, total=total, unit="step", done=first) as progress:
+            with Progress(self.title, total=total, unit="step", done=first, silent=not self.world.first) as progress:
                 for step in range(first + 1, total + 1):
-                    row = self._step(step)
+                    row, sums = self._step(step)
                     self._log("step", **row)
                     _show(progress, row)
-                    self._after(step)
+                    self._after(step, sums)
             self._log("end", step=total)
 
-    def _step(self, step: int) -> dict[str, Any]:
-        """One optimizer step; returns its row of metrics."""
+    def _step(self, step: int) -> tuple[dict[str, Any], Sums]:
+        """One optimizer step; returns its row of metrics, and what else the processes told each other."""
         started = time.perf_counter()
-        loss, norm = self._gradients(step)
-        if not (math.isfinite(loss) and math.isfinite(norm)):
-            raise self._diverged(step, loss, norm)
+        loss, data_wait_s = self._gradients(step)
+        sums = self._exchange(loss)
+        if not (math.isfinite(sums.loss) and math.isfinite(sums.norm)):
+            raise self._diverged(step, sums)
         rate = learning_rate(self.training, step)
         set_rate(self.optimizer, rate)
-        clip_grads_with_norm_(self.parameters, self.training.clip_norm, torch.tensor(norm, device=self.device))
+        clip(self.parameters, sums.norm, self.training.clip_norm)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         step_s = time.perf_counter() - started
-        return {
+        tokens = batch_sequences(self.training, step) * self.training.context_tokens
+        row = {
             "step": step,
-            "tokens": step * self.training.tokens_per_step,
-            "loss": loss,
+            "tokens": tokens_after(self.training, step),
+            "loss": sums.loss,
             "learning_rate": rate,
-            "gradient_norm": norm,
-            "tokens_per_s": round(self.training.tokens_per_step / step_s, 1),
+            "gradient_norm": sums.norm,
+            "tokens_per_s": round(tokens / step_s, 1),
             "step_s": round(step_s, 6),
+            "data_wait_s": round(data_wait_s, 6),
             "memory_bytes": memory_bytes(self.device),
         }
+        return row, sums
 
-    def _gradients(self, step: int) -> tuple[float, float]:
-        """Accumulates the gradient of the mean loss over all tokens of a step; returns that loss and the global norm.
+    def _gradients(self, step: int) -> tuple[torch.Tensor, float]:
+        """Accumulates this process's part of the gradient of the mean loss over all tokens of a step.
 
-        Micro-batches are equal in size, so the mean over tokens is the mean of theirs. One wait for the device.
+        Returns its part of the loss, and the seconds that it waited for data. All parts are equal in size, so the
+        mean over tokens is the mean of theirs; parts sum to the whole.
         """
-        inputs_BL, targets_BL = map(torch.from_numpy, self.batches.batch(step - 1))
-        size = self.training.micro_batch_sequences or self.training.batch_sequences
-        share = size / self.training.batch_sequences
+        started = time.perf_counter()
+        parts = self._parts(step)
+        waited_s = time.perf_counter() - started
+        share = 1 / (len(parts) * self.world.size)
         loss = torch.zeros((), device=self.device)
-        for inputs, targets in zip(inputs_BL.split(size), targets_BL.split(size), strict=True):
+        for part in parts:
+            inputs_BL, targets_BL, resets_BL = part.to(self.device)
             with precision(self.training, self.device):
-                part = share * self.model.loss(inputs.to(self.device), targets.to(self.device))
-            part.backward()
-            loss += part.detach()
-        values = torch.stack([loss, gradient_norm(self.parameters)]).tolist()
-        return values[0], values[1]
+                own = share * self.model.loss(inputs_BL, targets_BL, resets_BL)
+            own.backward()
+            loss += own.detach()
+        sum_small(self.parameters, self.world)
+        return loss, waited_s
 
-    def _after(self, step: int) -> None:
+    def _parts(self, step: int) -> list[Part]:
+        """The micro-batches of a step that this process computes: its sequences, and its stretch of each."""
+        count = batch_sequences(self.training, step) // self.world.mesh.data
+        first = sequences_before(self.training, step) + self.world.place("replica", "shard") * count
+        inputs_BL, targets_BL = self.batches.sequences(first, count)
+        eos = self.batches.eos if self.training.reset_documents else None
+        size = self.training.micro_batch_sequences or count
+        return parts_of(inputs_BL, targets_BL, size=size, eos=eos, world=self.world)
+
+    def _exchange(self, loss: torch.Tensor) -> Sums:
+        """Sums over the processes: the loss, the gradients' norm, who was told to stop, who is still saving."""
+        own = [self.stop.numbers, [float(self.saver.busy and not self.saver.written)]]
+        flags = torch.tensor([number for numbers in own for number in numbers], device=self.device)
+        numbers = torch.cat([torch.stack([loss, squared_norm(self.parameters, self.world)]), flags])
+        if self.world.device_mesh is not None:
+            dist.all_reduce(numbers)
+        mean, squared, *told, writing = numbers.tolist()  # The one wait for the device in a step.
+        return Sums(mean, math.sqrt(squared) if squared >= 0 else math.nan, agreed(told), writing == 0)
+
+    def _after(self, step: int, sums: Sums) -> None:
         """Between two steps: save where it is time to, stop where it was asked for."""
         last = step == self.training.steps
-        signal = self.stop.received
-        if last or signal or step % self.save_every_steps == 0:
-            self._save(step)
-        if signal and not last:
-            message = f"{self.title}: {signal} at step {step:,} of {self.training.steps:,}; the state is saved"
+        if self.saver.busy and sums.saved:
+            self._finish_save()
+        if last or sums.signal or self._time_to_save(step):
+            self._save(step, wait=last or sums.signal is not None)
+        if sums.signal and not last:
+            message = f"{self.title}: {sums.signal} at step {step:,} of {self.training.steps:,}; the state is saved"
             self._log("stop", step=step, message=message)
-            raise TrainingStopped(message, remedy="run the same command again: it goes on from this step")
+            remedy = "run the same command again: it goes on from this step"
+            raise TrainingStopped(message, remedy=remedy).by(sums.signal)
 
-    def _save(self, step: int) -> None:
-        started = time.perf_counter()
-        with explained(self.folder):
-            self.metrics.sync()
-        parts = {
-            "model": {name: value.detach().cpu() for name, value in self.model.state_dict().items()},
-            "optimizer": {name: value.cpu() for name, value in optimizer_tensors(self.model, self.optimizer).items()},
-        }
-        size = write_save(
-            self.state,
-            step=step,
-            tokens=step * self.training.tokens_per_step,
-            identity=self.identity,
-            parts=parts,
-            keep=self.training.keep_saves,
-        )
-        self._log("save", step=step, bytes=size, save_s=round(time.perf_counter() - started, 6))
+    def _time_to_save(self, step: int) -> bool:
+        every = self.training.save_every_tokens
+        return tokens_after(self.training, step) // every > tokens_after(self.training, step - 1) // every
+
+    def _save(self, step: int, *, wait: bool) -> None:
+        """Begins a save; waits for it where asked, or where saving is not asynchronous."""
+        if self.saver.busy:
+            self._finish_save()
+        if self.world.first:
+            with explained(self.folder):
+                self.metrics.sync()
+        tensors = state_tensors(self.model, self.optimizer)
+        self.saver.start(step, tokens_after(self.training, step), tensors)
+        if wait or not self.saver.asynchronous:
+            self._finish_save()
+
+    def _finish_save(self) -> None:
+        self._log("save", **self.saver.finish())
 
     def _resume(self) -> int:
         """Restores the newest good save; returns its step, 0 for none."""
-        with explained(self.state):
-            tidy(self.state, self.identity, self._warn)
-            save = latest(self.state, self.identity, self._warn)
+        save = self.saver.newest()
         if save:
-            self._restore(save)
+            self.saver.restore(save, state_tensors(self.model, self.optimizer))
         step = save.step if save else 0
-        event = "resume" if save else "start"
-        self._log(event, from_step=step, identity=self.identity, code=record.code()["sha256"])
+        about = {"identity": self.identity, "code": record.code()["sha256"], "processes": self.world.size}
+        self._log("resume" if save else "start", from_step=step, **about)
         if save:
             self._tell(f"{self.title}: goes on from step {step:,} of {self.training.steps:,}")
         return step
 
-    def _restore(self, save: Save) -> None:
-        try:
-            self.model.load_state_dict(save.tensors("model"))
-            restore_optimizer(self.model, self.optimizer, save.tensors("optimizer"))
-        except (RuntimeError, CheckpointError) as error:  # load_state_dict raises RuntimeError listing the tensors.
-            raise CheckpointError(
-                f"{save.folder} does not fit the model: {error}",
-                remedy=f"it was written by other code; delete {self.state} to train from the start",
-            ) from error
-
-    def _diverged(self, step: int, loss: float, norm: float) -> TrainingDiverged:
-        good = saves(self.state)
+    def _diverged(self, step: int, sums: Sums) -> TrainingDiverged:
+        good = saves(self.saver.state)
         last = f"the last good save is {good[-1]}" if good else "there is no save yet"
-        position = json.dumps(self.batches.position(step - 1), sort_keys=True)
+        position = json.dumps(self.batches.position(sequences_before(self.training, step)), sort_keys=True)
         message = (
-            f"{self.title}: loss {loss:g}, gradient norm {norm:g} at step {step:,} of {self.training.steps:,}; "
-            f"data position {position}; {last}; the weights were not changed by this step"
+            f"{self.title}: loss {sums.loss:g}, gradient norm {sums.norm:g} at step {step:,} of "
+            f"{self.training.steps:,}; data position {position}; {last}; the weights were not changed by this step"
         )
         self._log("stop", step=step, message=message)
         return TrainingDiverged(
@@ -196,6 +236,8 @@ class Trainer:
         )
 
     def _open_metrics(self) -> MetricsWriter:
+        if not self.world.first:
+            return MetricsWriter(Path(os.devnull))
         with explained(self.folder):
             if moved := set_aside_metrics(self.metrics_path, self.identity):
                 self._tell(f"{self.metrics_path} was of another configuration or corpus: it is now {moved}")
@@ -206,7 +248,8 @@ class Trainer:
             self.metrics.write(event, **fields)
 
     def _tell(self, message: str) -> None:
-        print(message, file=sys.stderr, flush=True)
+        if self.world.first:
+            print(message, file=sys.stderr, flush=True)
 
     def _warn(self, message: str) -> None:
         self._tell(f"warning: {message}")

@@ -1,15 +1,15 @@
-"""AdamW as in the paper: which tensors decay, the update, and the gradient norm."""
+"""AdamW as in the paper: which tensors decay, the update, and what of it a resumable save holds."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections import defaultdict
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils import get_total_norm
 
 from sidewinder.config.training import Training
-from sidewinder.errors import CheckpointError
+from sidewinder.model import LanguageModel
+from sidewinder.train.parallel.weights import named_shards
 
 # Never decayed, whatever their shape. The paper exempts every one-dimensional tensor, these among them; Mamba-1's
 # A_log has two dimensions, and mamba-ssm exempts it all the same (`_no_weight_decay`).
@@ -22,22 +22,33 @@ def decays(name: str, parameter: Tensor) -> bool:
 
 
 def make_optimizer(model: nn.Module, training: Training) -> torch.optim.AdamW:
-    """AdamW over two groups, decayed and not; the rate is set step by step from the schedule.
+    """AdamW over groups of tensors, decayed and not; the rate is set step by step from the schedule.
 
-    torch's fused update works element by element: the same bits on every run with the same number of threads.
+    torch's fused update works element by element: the same bits on every run with the same number of threads. It takes
+    the tensors of a group at once, so those on different meshes of processes are in different groups. The state is made
+    here rather than by the first step, so that it is there for a restore, and want of memory shows at once.
     """
-    named = [(name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad]
-    groups = [
-        {"params": [p for n, p in named if decays(n, p)], "weight_decay": training.weight_decay},
-        {"params": [p for n, p in named if not decays(n, p)], "weight_decay": 0.0},
-    ]
-    return torch.optim.AdamW(
-        groups,
+    groups: dict[tuple[bool, object], list[nn.Parameter]] = defaultdict(list)
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            groups[decays(name, parameter), getattr(parameter, "device_mesh", None)].append(parameter)
+    optimizer = torch.optim.AdamW(
+        [
+            {"params": parameters, "weight_decay": training.weight_decay if decayed else 0.0}
+            for (decayed, _), parameters in groups.items()
+        ],
         lr=training.learning_rate,
         betas=(training.beta1, training.beta2),
         eps=training.epsilon,
         fused=True,
     )
+    for parameter in (parameter for parameters in groups.values() for parameter in parameters):
+        optimizer.state[parameter] = {
+            "step": torch.zeros((), dtype=torch.float32, device=parameter.device),
+            "exp_avg": torch.zeros_like(parameter, requires_grad=False),
+            "exp_avg_sq": torch.zeros_like(parameter, requires_grad=False),
+        }
+    return optimizer
 
 
 def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
@@ -45,33 +56,12 @@ def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
         group["lr"] = rate
 
 
-def gradient_norm(parameters: Iterable[Tensor]) -> Tensor:
-    """Global L2 norm of all gradients, a scalar on their device."""
-    return get_total_norm([parameter.grad for parameter in parameters if parameter.grad is not None])
-
-
-def optimizer_tensors(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """The optimizer's state by parameter name, for a save: `layers.0.norm.weight/exp_avg` and so on."""
-    return {
-        f"{name}/{key}": value
-        for name, parameter in model.named_parameters()
-        for key, value in optimizer.state.get(parameter, {}).items()
-    }
-
-
-def restore_optimizer(model: nn.Module, optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
-    """Puts saved state back. Raises CheckpointError where the names or shapes are not those of the model."""
-    parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
-    found = {key.rsplit("/", 1)[0] for key in tensors}
-    if found != set(parameters):
-        odd = sorted(found ^ set(parameters))
-        raise CheckpointError(f"the saved optimizer state is of another model: {', '.join(odd[:8])} differ")
-    for key, value in tensors.items():
-        name, part = key.rsplit("/", 1)
-        parameter = parameters[name]
-        if value.ndim and value.shape != parameter.shape:
-            raise CheckpointError(
-                f"the saved optimizer state of {name} has shape {list(value.shape)}, "
-                f"the model's is {list(parameter.shape)}"
-            )
-        optimizer.state[parameter][part] = value.to(parameter.device)
+def state_tensors(model: LanguageModel, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """Weights and optimizer state under the names of a resumable save, as views: writing into them restores them."""
+    tensors: dict[str, Tensor] = {}
+    for name, parameter in model.named_parameters():
+        values = {"weights": parameter.detach(), **optimizer.state.get(parameter, {})}
+        for kind, value in values.items():
+            named = named_shards(model, name, parameter, value)
+            tensors |= {f"{kind}/{part}": tensor for part, tensor in named.items()}
+    return tensors

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from sidewinder.graph import Graph, Stage
-from sidewinder.model import LanguageModel, init_weights
+from sidewinder.model import init_weights
 from sidewinder.train.stage import run_stage
 
 
@@ -12,10 +12,4 @@ def pretrain(graph: Graph, stage: Stage) -> None:
 
     Raises CorruptArtifact (data), TrainingDiverged, TrainingStopped, CheckpointError (saves, disk).
     """
-
-    def first(vocab_size: int) -> LanguageModel:
-        model = LanguageModel(stage.model, vocab_size)
-        init_weights(model, stage.seed)
-        return model
-
-    run_stage(graph, stage, [], first)
+    run_stage(graph, stage, lambda model, put: init_weights(model, stage.seed, put))

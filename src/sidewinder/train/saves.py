@@ -1,70 +1,93 @@
-"""Resumable saves: everything that training needs to go on as if it had never stopped.
+"""Resumable saves as folders: what they hold, which of them are whole, which are kept.
 
-    <stage folder>/state/step-00000123/     model.safetensors  optimizer.safetensors  state.json
+    <stage folder>/state/step-00000123/     .metadata  __0_0.distcp  __1_0.distcp  …  state.json
 
-A save is written into a hidden folder beside its place, forced to the disk and renamed, so that it is whole or absent.
-state.json holds step, tokens, the identity of the job and the digest of every file; a save that does not match is set
-aside with a warning and the one before it is used. No random numbers are drawn while training (no dropout; the data
-order is a function of seed and step), so a save holds no generator state.
+torch.distributed.checkpoint writes the tensors, each process its own file (`saver`). A save is written into a hidden
+folder beside its place, forced to the disk and renamed, so that it is whole or absent. state.json holds step, tokens,
+the identity of the job and the digest of every file; a save that does not match is set aside with a warning and the
+one before it is used. No random numbers are drawn while training (no dropout; the data order is a function of seed and
+step), so a save holds no generator state.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-
-import safetensors.torch
-from torch import Tensor
+from typing import Any
 
 from sidewinder.errors import CheckpointError
 from sidewinder.record import digest, file_digest
 
 ABOUT = "state.json"
+Files = dict[str, dict[str, Any]]
+"""Size in bytes and digest of each file of a save."""
 
 
 @dataclass(frozen=True)
 class Save:
-    """A verified save."""
+    """What state.json says of a save."""
 
     folder: Path
     step: int
     tokens: int
-
-    def tensors(self, part: str) -> dict[str, Tensor]:
-        """The tensors of one file of the save (`model` or `optimizer`), on the CPU."""
-        return safetensors.torch.load_file(self.folder / f"{part}.safetensors")
-
-
-def write_save(
-    state: Path, *, step: int, tokens: int, identity: str, parts: dict[str, dict[str, Tensor]], keep: int
-) -> int:
-    """Writes one save, then deletes all but the newest `keep`. Returns its size in bytes.
-
-    Raises CheckpointError where the disk is full or the folder not writable; earlier saves are then as they were.
-    """
-    # Serialised in memory rather than by save_file, whose own writing reports a full disk without an errno.
-    files = {f"{part}.safetensors": safetensors.torch.save(tensors) for part, tensors in parts.items()}
-    about = {"step": step, "tokens": tokens, "identity": identity}
-    sizes = {name: {"sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data)} for name, data in files.items()}
-    about["files"] = sizes
-    files[ABOUT] = json.dumps(about | {"sha256": digest(about)}, indent=1).encode()
-    needed = sum(len(data) for data in files.values())
-    with explained(state, needed_bytes=needed):
-        _put(state, f"step-{step:08d}", files)
-        for old in saves(state)[:-keep]:
-            _remove(old)
-    return needed
+    identity: str
+    milestone: bool
+    """Kept for ever."""
+    files: Files
 
 
 def saves(state: Path) -> list[Path]:
     """Folders of the saves, oldest first."""
     return sorted(path for path in state.glob("step-*") if path.is_dir())
+
+
+def hidden(state: Path, step: int) -> Path:
+    """Where the save of a step is written before it counts."""
+    return state / f".step-{step:08d}.part"
+
+
+def measured(paths: Iterable[Path]) -> Files:
+    """Size and digest of files."""
+    return {path.name: {"bytes": path.stat().st_size, "sha256": file_digest(path)} for path in sorted(paths)}
+
+
+def publish(part: Path, *, step: int, tokens: int, identity: str, milestone: bool, files: Files) -> Path:
+    """Makes a written save count: its state.json, then its name. Raises OSError where the disk is full."""
+    about = {"step": step, "tokens": tokens, "identity": identity, "milestone": milestone, "files": files}
+    with (part / ABOUT).open("w") as stream:
+        json.dump(about | {"sha256": digest(about)}, stream, indent=1)
+        stream.flush()
+        os.fsync(stream.fileno())
+    _sync(part)
+    place = part.with_name(f"step-{step:08d}")
+    _remove(place)
+    part.rename(place)
+    _sync(place.parent)
+    return place
+
+
+def drop_old(state: Path, keep: int) -> None:
+    """Deletes all but the newest `keep` saves and the milestones."""
+    for save in saves(state)[: -keep or None]:
+        about = _about(save)
+        if about is None or not about.milestone:
+            _remove(save)
+
+
+def drop_all(state: Path) -> None:
+    """Deletes a finished stage's saves but for milestones, and the folder where nothing is left."""
+    if state.exists():
+        for path in sorted(state.iterdir()):
+            about = _about(path)
+            if about is None or not about.milestone:
+                shutil.rmtree(path)
+        if not any(state.iterdir()):
+            state.rmdir()
 
 
 def tidy(state: Path, identity: str, warn: Callable[[str], None]) -> None:
@@ -73,9 +96,9 @@ def tidy(state: Path, identity: str, warn: Callable[[str], None]) -> None:
         shutil.rmtree(path)
     moved: set[Path] = set()
     for save in saves(state):
-        other = _identity(save)
-        if other not in (None, identity):
-            aside = state.with_name(f"{state.name}-{other[:8]}")
+        about = _about(save)
+        if about is not None and about.identity != identity:
+            aside = state.with_name(f"{state.name}-{about.identity[:8]}")
             aside.mkdir(exist_ok=True)
             shutil.rmtree(aside / save.name, ignore_errors=True)
             save.rename(aside / save.name)
@@ -87,25 +110,31 @@ def tidy(state: Path, identity: str, warn: Callable[[str], None]) -> None:
         )
 
 
-def latest(state: Path, identity: str, warn: Callable[[str], None]) -> Save | None:
-    """The newest save that is whole and of this identity; None where there is none.
+def described(folder: Path) -> Save:
+    """What a save says of itself. Raises CheckpointError where state.json is damaged."""
+    try:
+        read = json.loads((folder / ABOUT).read_text())
+        sealed = read.pop("sha256") == digest(read)
+        save = Save(folder, **read)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise CheckpointError(f"damaged save: {folder / ABOUT} cannot be read ({error})") from error
+    if not sealed:
+        raise CheckpointError(f"damaged save: {folder / ABOUT} does not have the digest written in it")
+    return save
 
-    A damaged save is renamed to `damaged-…` after a warning that names its broken file, so that it can be looked at
-    and is not counted among the saves to keep.
-    """
-    damaged = False
-    for folder in reversed(saves(state)):
-        try:
-            return _verified(folder, identity)
-        except CheckpointError as error:
-            damaged = True
-            aside = folder.with_name(f"damaged-{folder.name}")
-            shutil.rmtree(aside, ignore_errors=True)
-            folder.rename(aside)
-            warn(f"{error}; set aside as {aside.name}, the save before it is used")
-    if damaged:
-        warn(f"{state} holds no whole save: training starts again from its first step")
-    return None
+
+def verify(save: Save, part: int = 0, parts: int = 1) -> None:
+    """Compares every `parts`-th file with its digest. Raises CheckpointError for the first that differs."""
+    for name, expected in sorted(save.files.items())[part::parts]:
+        if fault := _fault(save.folder / name, expected["bytes"], expected["sha256"]):
+            raise CheckpointError(f"damaged save: {save.folder / name} {fault}")
+
+
+def set_aside(folder: Path) -> Path:
+    """Renames a damaged save, so that it can be looked at and does not count among the saves to keep."""
+    aside = folder.with_name(f"damaged-{folder.name}")
+    shutil.rmtree(aside, ignore_errors=True)
+    return folder.rename(aside)
 
 
 @contextmanager
@@ -124,33 +153,13 @@ def explained(folder: Path, *, needed_bytes: int | None = None) -> Iterator[None
         ) from error
 
 
-def _put(state: Path, name: str, files: dict[str, bytes]) -> None:
-    """Writes a folder of files so that it appears whole, on the disk, under its name."""
-    part = state / f".{name}.part"
-    try:
-        shutil.rmtree(part, ignore_errors=True)
-        part.mkdir(parents=True)
-        for file, data in files.items():
-            with (part / file).open("wb") as stream:
-                stream.write(data)
-                stream.flush()
-                os.fsync(stream.fileno())
-        _sync(part)
-        _remove(state / name)
-        part.rename(state / name)
-        _sync(state)
-    except OSError:
-        shutil.rmtree(part, ignore_errors=True)
-        raise
-
-
 def _remove(save: Path) -> None:
     """Deletes a save by way of a hidden name, so that a kill half-way leaves nothing that looks like a save."""
     if save.exists():
-        hidden = save.with_name(f".{save.name}.old")
-        shutil.rmtree(hidden, ignore_errors=True)
-        save.rename(hidden)
-        shutil.rmtree(hidden)
+        old = save.with_name(f".{save.name}.old")
+        shutil.rmtree(old, ignore_errors=True)
+        save.rename(old)
+        shutil.rmtree(old)
 
 
 def _sync(folder: Path) -> None:
@@ -162,27 +171,12 @@ def _sync(folder: Path) -> None:
         os.close(handle)
 
 
-def _identity(save: Path) -> str | None:
-    """The identity that a save claims; None where state.json cannot be read."""
+def _about(folder: Path) -> Save | None:
+    """What a save says of itself; None where that cannot be read."""
     try:
-        return str(json.loads((save / ABOUT).read_text())["identity"])
-    except (OSError, ValueError, KeyError, TypeError):
+        return described(folder)
+    except CheckpointError:
         return None
-
-
-def _verified(folder: Path, identity: str) -> Save:
-    """Compares every file with its digest. Raises CheckpointError that names the first one that differs."""
-    try:
-        about = json.loads((folder / ABOUT).read_text())
-        whole = about.pop("sha256") == digest(about) and about["identity"] == identity
-    except (OSError, ValueError, KeyError, AttributeError) as error:
-        raise CheckpointError(f"damaged save: {folder / ABOUT} cannot be read ({error})") from error
-    if not whole:
-        raise CheckpointError(f"damaged save: {folder / ABOUT} does not have the digest written in it")
-    for name, expected in about["files"].items():
-        if fault := _fault(folder / name, expected["bytes"], expected["sha256"]):
-            raise CheckpointError(f"damaged save: {folder / name} {fault}")
-    return Save(folder, about["step"], about["tokens"])
 
 
 def _fault(path: Path, size: int, sha256: str) -> str | None:

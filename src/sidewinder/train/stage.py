@@ -1,66 +1,84 @@
-"""What pretraining and extension share: the job, the data, the checkpoint and the facts of one training stage."""
+"""What pretraining and extension share: the job, the processes, the data, the checkpoint and the facts of one stage."""
 
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Any
+
+from torch import Tensor
 
 from sidewinder.graph import Graph, Stage
 from sidewinder.model import LanguageModel
-from sidewinder.model.checkpoint import save_model
+from sidewinder.model.checkpoint import save_weights
 from sidewinder.model.count import count_parameters, flops_per_token
-from sidewinder.record import RECORD, Artifact, Job, check, digest, outputs_of, write_atomically
+from sidewinder.record import Job, check, write_atomically
 from sidewinder.tokens.loader import BlendLoader
 from sidewinder.tokens.manifest import read_blend
+from sidewinder.train.device import prepare_torch
+from sidewinder.train.job import data_seed, stage_job
 from sidewinder.train.loop import Trainer
 from sidewinder.train.metrics import Metrics, read_metrics
-from sidewinder.train.saves import explained
+from sidewinder.train.parallel.parallelize import parallelize
+from sidewinder.train.parallel.weights import storing, whole_state
+from sidewinder.train.parallel.world import World, join
+from sidewinder.train.saves import drop_all, explained
+
+Fill = Callable[[LanguageModel, Callable[[Tensor, Tensor], object]], None]
+"""`fill(model, put)` gives every parameter its first value by `put(parameter, whole value)`."""
 
 
-def run_stage(graph: Graph, stage: Stage, inputs: list[Artifact], first: Callable[[int], LanguageModel]) -> None:
+def run_stage(graph: Graph, stage: Stage, fill: Fill) -> None:
     """Trains one stage as a job, or does nothing where it is done.
 
-    `inputs` are upstream artifacts besides the blend's; `first(vocab_size)` gives the model at step 0. Raises
-    CorruptArtifact for damaged inputs, and what Trainer.run raises. The resumable saves are deleted once the record
-    is written: from then on the checkpoint holds the weights.
+    Every process of the stage's mesh calls it; the first one holds the job and writes the record. Raises
+    CorruptArtifact for damaged inputs, ConfigError where the processes are not those of the mesh, and what Trainer.run
+    raises. The resumable saves are deleted once the record is written: from then on the checkpoint holds the weights.
     """
-    job = Job(
-        folder=stage.folder,
-        kind=stage.kind,
-        name=f"{stage.model_name}-s{stage.seed}/{stage.kind}-{stage.training.context_tokens}",
-        config=stage.resolved(),
-        inputs=[*outputs_of(graph.blend / RECORD), *inputs],
-    )
-    with job:
-        if not job.finished:
-            for entry in job.inputs:
-                check(entry, deep=True)
-            _train(graph, stage, job, first)
-    shutil.rmtree(stage.folder / "state", ignore_errors=True)
+    training = stage.training
+    device = prepare_torch(training)
+    with join(training.mesh, device, timeout_s=training.hang_timeout_s) as world:
+        job = world.alone_first(lambda: stage_job(graph, stage))
+        with job if world.first else nullcontext(job):
+            if not world.alone_first(lambda: _finished(job)):
+                _train(graph, stage, job, fill, world)
+        if world.first:
+            drop_all(stage.folder / "state")
 
 
-def data_seed(stage: Stage) -> int:
-    """Seed of a stage's data order: the same for all models of a study seed, another for every stage."""
-    return int(digest(["data", stage.seed, stage.kind, stage.training.context_tokens])[:12], 16)
+def _finished(job: Job) -> bool:
+    """Whether nothing is left to do; else the inputs are checked, digests included."""
+    if not job.finished:
+        for entry in job.inputs:
+            check(entry, deep=True)
+    return job.finished
 
 
-def _train(graph: Graph, stage: Stage, job: Job, first: Callable[[int], LanguageModel]) -> None:
-    blend, training = graph.blend / "blend.json", stage.training
+def _train(graph: Graph, stage: Stage, job: Job, fill: Fill, world: World) -> None:
+    training, blend = stage.training, graph.blend / "blend.json"
     vocab_size = int(read_blend(blend)["vocab_size"])
+    device = prepare_torch(training)
+    model = parallelize(stage.model, vocab_size, training, world, device)
+    world.together(lambda: fill(model, storing(model, world)))
     loader = BlendLoader(
         blend,
         context_tokens=training.context_tokens,
-        batch_sequences=training.batch_sequences,
         seed=data_seed(stage),
-        total_sequences=training.steps * training.batch_sequences,
+        total_sequences=training.sequences,
     )
-    trainer = Trainer(stage.title, stage.folder, job.identity, first(vocab_size), loader, training)
+    trainer = Trainer(stage.title, stage.folder, job.identity, model, loader, training, world)
     trainer.run()
+    weights = dict(whole_state(model, world))
+    world.alone_first(lambda: _leave(graph, stage, job, weights, vocab_size, trainer))
+
+
+def _leave(graph: Graph, stage: Stage, job: Job, weights: dict[str, Tensor], vocab_size: int, trainer: Trainer) -> None:
+    """Writes the checkpoint and the configuration, and tells the job of them."""
     with explained(stage.folder):
         checkpoint = stage.folder / "checkpoint"
-        save_model(trainer.model, checkpoint, context_tokens=training.context_tokens)
+        context_tokens = stage.training.context_tokens
+        save_weights(stage.model, vocab_size, weights, checkpoint, context_tokens=context_tokens, extra={})
         config = stage.resolved() | {"study": graph.study.study}
         write_atomically(stage.folder / "config.json", json.dumps(config, indent=1))
     job.output("checkpoint", checkpoint / "model.safetensors")
@@ -74,16 +92,15 @@ def _facts(stage: Stage, vocab_size: int, metrics: Metrics) -> dict[str, Any]:
     training = stage.training
     counts = count_parameters(stage.model, vocab_size)
     train_s = sum(row["step_s"] for row in metrics.steps)
-    tokens = training.steps * training.tokens_per_step
     return {
         "parameters": counts.total,
         "non_embedding_parameters": counts.non_embedding,
         "flops_per_token": flops_per_token(stage.model, vocab_size, training.context_tokens),
         "steps": training.steps,
-        "tokens": tokens,
+        "tokens": training.tokens,
         "final_loss": metrics.steps[-1]["loss"] if metrics.steps else None,
         "train_s": round(train_s, 3),
-        "tokens_per_s": round(tokens / train_s, 1) if train_s else None,
+        "tokens_per_s": round(training.tokens / train_s, 1) if train_s else None,
         "data_seed": data_seed(stage),
         "attempts": metrics.attempts,
     }

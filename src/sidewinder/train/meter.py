@@ -1,0 +1,72 @@
+"""What a step's row of metrics says beyond the loss: speed, utilisation, bits per byte, and time lost by waiting."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from sidewinder.train.hardware import utilisation
+
+DATA_WAIT, CHECKPOINT_STALL = "data_wait_s", "checkpoint_stall_s"
+
+
+@dataclass
+class Meter:
+    """The constants of a stage, and the waiting since its last row."""
+
+    flops_per_token: float
+    device_count: int = 1
+    peak_flops_per_s: float | None = None
+    """Of one device, for the arithmetic in use; None where it is not known, and then no utilisation is told."""
+    bytes_per_token: float | None = None
+    """Bytes of text that a token of the training data stands for; None where it is not known."""
+    _waited_s: dict[str, float] = field(default_factory=lambda: {DATA_WAIT: 0.0, CHECKPOINT_STALL: 0.0})
+
+    @contextmanager
+    def waiting(self, what: str) -> Iterator[None]:
+        """Counts the time within as waiting for `what`: DATA_WAIT or CHECKPOINT_STALL."""
+        started = time.perf_counter()
+        try:
+            yield
+        finally:
+            self._waited_s[what] += time.perf_counter() - started
+
+    def fields(self, *, tokens: int, step_s: float, loss: float) -> dict[str, float]:
+        """Fields of the row of a step of so many tokens; the waiting counted so far is told and forgotten.
+
+        A save lies between two steps and counts in the row after it, so `checkpoint_stall_s` is no part of `step_s`.
+        """
+        tokens_per_s = tokens / step_s
+        row = {
+            "tokens_per_s": round(tokens_per_s, 1),
+            "tokens_per_s_per_device": round(tokens_per_s / self.device_count, 1),
+        }
+        share = utilisation(self.flops_per_token, tokens_per_s, self.device_count, self.peak_flops_per_s)
+        if share is not None:
+            row["model_flops_utilisation"] = round(share, 5)
+        if self.bytes_per_token is not None:
+            row["bits_per_byte"] = loss / math.log(2) / self.bytes_per_token
+        for what, waited_s in self._waited_s.items():
+            row[what] = round(waited_s, 6)
+            self._waited_s[what] = 0.0
+        return row
+
+
+def bytes_per_token(blend: Mapping[str, Any]) -> float | None:
+    """Bytes of text that a training token of a blend stands for on average; None where a shard's bytes are not known.
+
+    The weights are shares of the training tokens, so it is the weighted mean over the sources. An end of document is a
+    token without bytes, in training as here.
+    """
+    total = 0.0
+    for entry in blend["sources"].values():
+        shards = entry["shards"]
+        if any("text_bytes" not in shard for shard in shards):
+            return None
+        if entry["weight"]:
+            total += entry["weight"] * sum(shard["text_bytes"] for shard in shards) / sum(s["tokens"] for s in shards)
+    return total / sum(entry["weight"] for entry in blend["sources"].values())

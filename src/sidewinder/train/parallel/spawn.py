@@ -1,0 +1,40 @@
+"""The processes of one machine, started and watched by torch's elastic agent."""
+
+from __future__ import annotations
+
+import sys
+
+from sidewinder.config.mesh import Mesh
+from sidewinder.errors import SidewinderError
+
+
+class RankFailed(SidewinderError):
+    """One of several training processes ended; the others were ended with it."""
+
+
+def spawn(mesh: Mesh, command: list[str]) -> None:
+    """Runs `python -m sidewinder <command>` as every rank of the mesh on this machine, and waits for them.
+
+    Raises RankFailed, naming the rank that failed first; the others are ended with it, within a minute.
+    """
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+    from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+
+    config = LaunchConfig(
+        min_nodes=1,
+        max_nodes=1,
+        nproc_per_node=mesh.processes,
+        rdzv_backend="c10d",
+        rdzv_endpoint="localhost:0",
+        max_restarts=0,
+        monitor_interval=0.5,
+    )
+    try:
+        elastic_launch(config, sys.executable)("-m", "sidewinder", *command)
+    except ChildFailedError as error:
+        rank, failure = error.get_first_failure()
+        how = f"by {failure.signal_name()}" if failure.exitcode < 0 else f"with status {failure.exitcode}"
+        raise RankFailed(
+            f"rank {rank} of {mesh.processes} (process {failure.pid}) ended {how}; the other ranks were ended with it",
+            remedy="see its message above, then run the same command again: it goes on from the newest save",
+        ) from None

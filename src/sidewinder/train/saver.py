@@ -1,0 +1,251 @@
+"""Writes and reads resumable saves with torch.distributed.checkpoint: each process its part, on any mesh.
+
+Tensors carry the names of whole parameters and know where their shards lie, so what one mesh has saved another can
+load. On a GPU the writing goes on beside training: the tensors are copied to the CPU first, and a save counts only once
+every process has written its part.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch.distributed as dist
+from torch import Tensor
+from torch.distributed.checkpoint.api import CheckpointException
+from torch.distributed.checkpoint.filesystem import FileSystemReader, FileSystemWriter
+from torch.distributed.checkpoint.state_dict_loader import load
+from torch.distributed.checkpoint.state_dict_saver import async_save, save
+
+from sidewinder.errors import CheckpointError
+from sidewinder.model.checkpoint import check_tensors
+from sidewinder.train.parallel.world import World
+from sidewinder.train.saves import (
+    Files,
+    Save,
+    described,
+    drop_old,
+    explained,
+    hidden,
+    measured,
+    publish,
+    saves,
+    set_aside,
+    tidy,
+    verify,
+)
+
+Tensors = dict[str, Tensor]
+
+
+@dataclass
+class _Pending:
+    """A save that is being written."""
+
+    part: Path
+    step: int
+    tokens: int
+    needed_bytes: int
+    started: float
+    stall_s: float
+    written: Future[Any] | None
+
+
+@dataclass
+class Saver:
+    """The resumable saves of one stage. Every process calls every method, at the same step."""
+
+    state: Path
+    identity: str
+    world: World
+    keep: int
+    keep_every_tokens: int | None = None
+    """Saves that pass a multiple of it are milestones, which are kept for ever."""
+    asynchronous: bool = False
+    warn: Callable[[str], None] = print
+    _pending: _Pending | None = None
+    _group: Any = field(default=None, init=False)
+
+    def __post_init__(self) -> None:
+        if self.world.device_mesh is not None:
+            # Writing talks among the processes while training does: not in the same group.
+            self._group = dist.new_group(backend="gloo")
+
+    def start(self, step: int, tokens: int, tensors: Tensors) -> None:
+        """Begins to write the save of a step, or writes all of it where saving is not asynchronous.
+
+        Raises CheckpointError where the disk is full or not writable; earlier saves are then as they were.
+        """
+        started, part = time.perf_counter(), hidden(self.state, step)
+        needed = sum(_local_bytes(tensor) for tensor in tensors.values())
+        self.world.alone_first(lambda: self._make(part))
+        writer = FileSystemWriter(part)
+        if self.asynchronous:
+            alone = self._group is None
+            with self._writing(part, needed):
+                written = async_save(tensors, storage_writer=writer, process_group=self._group, no_dist=alone)
+            assert isinstance(written, Future)
+            self._pending = _Pending(part, step, tokens, needed, started, time.perf_counter() - started, written)
+            return
+        with self._writing(part, needed):
+            save(tensors, storage_writer=writer, process_group=self._group, no_dist=self._group is None)
+        self._pending = _Pending(part, step, tokens, needed, started, time.perf_counter() - started, None)
+
+    @property
+    def written(self) -> bool:
+        """Whether this process has a save that is written, or has failed, and waits for `finish`."""
+        return self._pending is not None and (self._pending.written is None or self._pending.written.done())
+
+    @property
+    def busy(self) -> bool:
+        """Whether a save has been begun and not finished."""
+        return self._pending is not None
+
+    def finish(self) -> dict[str, Any]:
+        """Waits for the save, makes it count, drops old ones; returns step, bytes and seconds for the metrics.
+
+        Raises CheckpointError, on every process, where any of them could not write.
+        """
+        pending, self._pending = self._pending, None
+        assert pending is not None
+        waited = time.perf_counter()
+        if pending.written is not None:
+            with self._writing(pending.part, pending.needed_bytes):
+                pending.written.result()
+        own = self.world.together(lambda: self._own_files(pending.part))
+        files: Files = {name: entry for part in self.world.gathered(own) for name, entry in part.items()}
+        self.world.alone_first(lambda: self._publish(pending, files))
+        now = time.perf_counter()
+        return {
+            "step": pending.step,
+            "bytes": sum(entry["bytes"] for entry in files.values()),
+            "save_s": round(now - pending.started, 6),
+            "stall_s": round(pending.stall_s + now - waited, 6),
+        }
+
+    def newest(self) -> Save | None:
+        """The newest save that is whole and of this stage's identity, after tidying; None where there is none.
+
+        A damaged save is set aside with a warning that names its broken file.
+        """
+        damaged = False
+        self.world.alone_first(self._tidy)
+        for folder in self.world.alone_first(lambda: list(reversed(saves(self.state)))):
+            try:
+                found = self.world.together(lambda folder=folder: self._verified(folder))  # type: ignore[misc]
+            except CheckpointError as error:
+                damaged = True
+                aside = self.world.alone_first(lambda folder=folder: set_aside(folder))  # type: ignore[misc]
+                self.warn(f"{error}; set aside as {aside.name}, the save before it is used")
+                continue
+            return found
+        if damaged:
+            self.warn(f"{self.state} holds no whole save: training starts again from its first step")
+        return None
+
+    def restore(self, kept: Save, tensors: Tensors) -> None:
+        """Reads a save into tensors, in place. Raises CheckpointError that lists every tensor that does not fit."""
+        reader = FileSystemReader(kept.folder)
+        try:
+            stored = reader.read_metadata().state_dict_metadata
+            found = {name: list(entry.size) for name, entry in stored.items() if hasattr(entry, "size")}
+            check_tensors(kept.folder, {name: list(tensor.shape) for name, tensor in tensors.items()}, found)
+            with _alone_is_meant():
+                load(tensors, storage_reader=reader, process_group=self._group, no_dist=self._group is None)
+        except (CheckpointException, CheckpointError) as error:
+            raise CheckpointError(
+                f"{kept.folder} does not fit the model: {error}",
+                remedy=f"it was written by other code; delete {self.state} to train from the start",
+            ) from error
+
+    def _make(self, part: Path) -> None:
+        with explained(self.state):
+            part.mkdir(parents=True)
+
+    def _tidy(self) -> None:
+        with explained(self.state):
+            tidy(self.state, self.identity, self.warn)
+
+    def _verified(self, folder: Path) -> Save:
+        found = described(folder)
+        verify(found, self.world.rank, self.world.size)
+        return found
+
+    def _own_files(self, part: Path) -> Files:
+        """Size and digest of what this process wrote; the first one also wrote the description of all."""
+        with explained(self.state):
+            own = list(part.glob(f"__{self.world.rank}_*"))
+            return measured([*own, part / ".metadata"] if self.world.first else own)
+
+    def _publish(self, pending: _Pending, files: Files) -> None:
+        with explained(self.state):
+            publish(
+                pending.part,
+                step=pending.step,
+                tokens=pending.tokens,
+                identity=self.identity,
+                milestone=self._is_milestone(pending.tokens),
+                files=files,
+            )
+            drop_old(self.state, self.keep)
+
+    def _is_milestone(self, tokens: int) -> bool:
+        """Whether a multiple of `keep_every_tokens` lies between the save before and this one."""
+        if self.keep_every_tokens is None:
+            return False
+        earlier = [described(folder).tokens for folder in saves(self.state)]
+        before = max((count for count in earlier if count < tokens), default=0)
+        return tokens // self.keep_every_tokens > before // self.keep_every_tokens
+
+    @contextmanager
+    def _writing(self, part: Path, needed_bytes: int) -> Iterator[None]:
+        """Explains what went wrong in a write, and clears what it left.
+
+        torch reports a full disk as a position in a file that it did not expect, so the room there is tells more.
+        """
+        try:
+            with _alone_is_meant():
+                yield
+        except (CheckpointException, OSError, RuntimeError) as error:
+            rank, cause = _first_failure(error)
+            with explained(self.state, needed_bytes=needed_bytes):
+                if shutil.disk_usage(self.state).free < needed_bytes:
+                    cause = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+                shutil.rmtree(part, ignore_errors=True)
+                if isinstance(cause, OSError):
+                    raise cause from error
+            raise CheckpointError(
+                f"cannot write to {self.state}: rank {rank}: {cause!r}",
+                remedy="run the same command again: it goes on from the newest save; the earlier saves are intact",
+            ) from error
+
+
+def _first_failure(error: BaseException) -> tuple[int, BaseException]:
+    """Rank and cause of a failed save."""
+    if isinstance(error, CheckpointException):
+        rank, (cause, _) = min(error.failures.items())
+        return rank, cause
+    return 0, error
+
+
+@contextmanager
+def _alone_is_meant() -> Iterator[None]:
+    """Keeps torch from warning that a single process saves alone."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="torch.distributed is disabled")
+        yield
+
+
+def _local_bytes(tensor: Tensor) -> int:
+    to_local = getattr(tensor, "to_local", None)
+    own: Tensor = tensor if to_local is None else to_local()
+    return own.nbytes

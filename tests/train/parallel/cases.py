@@ -1,0 +1,70 @@
+"""Small models and data that the tests of parallel training share with the ranks that they start."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from sidewinder.config.mesh import Mesh
+from sidewinder.config.model import ModelConfig
+from sidewinder.config.training import Training
+
+SIZES: dict[str, Any] = {
+    "hidden_size": 24,
+    "attention": {"heads": 4, "kv_heads": 2, "head_size": 8},
+    "mlp": {"size": 40},
+    "mamba1": {"state_size": 4, "dt_rank": 3},
+    "mamba2": {"state_size": 8, "head_size": 8, "groups": 2, "chunk": 8},
+}
+ARCHITECTURES: dict[str, dict[str, Any]] = {
+    "transformer": SIZES
+    | {"pattern": "*-*-", "norm": "layernorm", "mlp": {"size": 40, "activation": "relu2"}}
+    | {"attention": SIZES["attention"] | {"rope": {}}},
+    "swiglu": SIZES | {"pattern": "*-", "mlp": {"size": 40, "activation": "swiglu"}},
+    "mamba": SIZES | {"pattern": "mm"},
+    "mamba2": SIZES | {"pattern": "MM"},
+    "hybrid": SIZES | {"pattern": "M-*M"},
+    # Three heads, one group, one key-value head: nothing that context parallelism could divide.
+    "odd": SIZES
+    | {"pattern": "M*", "attention": {"heads": 3, "kv_heads": 1, "head_size": 8}}
+    | {"mamba2": {"state_size": 4, "head_size": 16, "groups": 1, "chunk": 8}},
+}
+
+
+class Made:
+    """Sequences of skewed random tokens: a pure function of their number, with an end of document now and then."""
+
+    eos = 2
+
+    def __init__(self, vocabulary: int, context_tokens: int) -> None:
+        self.vocabulary, self.context_tokens = vocabulary, context_tokens
+
+    def sequences(self, first: int, count: int) -> tuple[np.ndarray, np.ndarray]:
+        rows = []
+        for number in range(first, first + count):
+            generator = np.random.default_rng([7, number])
+            tokens = np.minimum(3 + generator.geometric(0.1, self.context_tokens + 1), self.vocabulary - 1)
+            rows.append(np.where(generator.random(self.context_tokens + 1) < 0.1, self.eos, tokens))
+        tokens_BL = np.stack(rows).astype(np.int64)
+        return tokens_BL[:, :-1], tokens_BL[:, 1:]
+
+    def position(self, first: int) -> dict[str, Any]:
+        return {"made": first}
+
+
+def model_config(case: dict[str, Any]) -> ModelConfig:
+    return ModelConfig.model_validate(ARCHITECTURES[case["architecture"]])
+
+
+def training_of(case: dict[str, Any], mesh: Mesh) -> Training:
+    values = {
+        "context_tokens": 32,
+        "batch_sequences": 8,
+        "budget_tokens": 5 * 8 * 32,
+        "learning_rate": 1e-2,
+        "minimum_learning_rate": 1e-3,
+        "warmup_sequences": 8,
+        "save_every_tokens": 10**9,
+    }
+    return Training.model_validate(values | case.get("training", {}) | {"mesh": mesh})
