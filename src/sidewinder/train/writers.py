@@ -133,7 +133,7 @@ def open_writers(
     Raises ConfigError that names every package that is not installed, or says why one of them cannot begin.
     """
     names = list(dict.fromkeys(names))
-    missing = [name for name in names if find_spec(name) is None]
+    missing = [name for name in names if not _installed(name)]
     if missing:
         raise ConfigError(
             f"training.writers: not installed: {', '.join(missing)}",
@@ -144,6 +144,12 @@ def open_writers(
         "wandb": lambda: Wandb(folder, study, title, identity),
     }
     return Writers({name: make[name]() for name in names}, warn)
+
+
+def _installed(name: str) -> bool:
+    """Whether a package can be imported; a mere folder of its name, such as W&B leaves, has no origin."""
+    spec = find_spec(name)
+    return spec is not None and spec.origin is not None
 
 
 def _hand(writer: Writer, event: str, fields: Mapping[str, Any]) -> None:
