@@ -10,6 +10,7 @@ from sidewinder.config.mesh import Mesh
 from sidewinder.config.model import ModelConfig
 from sidewinder.config.training import Training
 
+VOCABULARY = 61
 SIZES: dict[str, Any] = {
     "hidden_size": 24,
     "attention": {"heads": 4, "kv_heads": 2, "head_size": 8},
@@ -37,14 +38,14 @@ class Made:
 
     eos = 2
 
-    def __init__(self, vocabulary: int, context_tokens: int) -> None:
-        self.vocabulary, self.context_tokens = vocabulary, context_tokens
+    def __init__(self, context_tokens: int) -> None:
+        self.context_tokens = context_tokens
 
     def sequences(self, first: int, count: int) -> tuple[np.ndarray, np.ndarray]:
         rows = []
         for number in range(first, first + count):
             generator = np.random.default_rng([7, number])
-            tokens = np.minimum(3 + generator.geometric(0.1, self.context_tokens + 1), self.vocabulary - 1)
+            tokens = np.minimum(3 + generator.geometric(0.1, self.context_tokens + 1), VOCABULARY - 1)
             rows.append(np.where(generator.random(self.context_tokens + 1) < 0.1, self.eos, tokens))
         tokens_BL = np.stack(rows).astype(np.int64)
         return tokens_BL[:, :-1], tokens_BL[:, 1:]

@@ -88,11 +88,6 @@ class World:
         return result
 
 
-def started_by_launcher() -> bool:
-    """Whether a launcher has made this process one rank of several."""
-    return "RANK" in os.environ and "WORLD_SIZE" in os.environ
-
-
 @contextmanager
 def join(mesh: Mesh, device: torch.device, *, timeout_s: float | None) -> Iterator[World]:
     """Joins the processes that a launcher has started (RANK, WORLD_SIZE, LOCAL_RANK, MASTER_ADDR, MASTER_PORT).
