@@ -8,8 +8,9 @@ import time
 import pytest
 import torch
 
+from sidewinder.tokens.manifest import bytes_per_token
 from sidewinder.train.hardware import peak_flops, peak_of, utilisation
-from sidewinder.train.meter import CHECKPOINT_STALL, DATA_WAIT, Meter, bytes_per_token
+from sidewinder.train.meter import CHECKPOINT_STALL, DATA_WAIT, Meter
 
 TERA = 10**12
 NO_GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")

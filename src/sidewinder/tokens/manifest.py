@@ -7,6 +7,7 @@ on where the results lie.
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -25,3 +26,19 @@ def read_blend(path: Path) -> dict[str, Any]:
             f"cannot read {path}: {error}", remedy=f"delete {path.parent} and run the study again"
         ) from error
     return blend
+
+
+def bytes_per_token(blend: Mapping[str, Any]) -> float | None:
+    """Bytes of text that a training token of a blend stands for on average; None where a shard's bytes are not known.
+
+    The weights are shares of the training tokens, so it is the weighted mean over the sources. An end of document is a
+    token without bytes, in training as here.
+    """
+    total = 0.0
+    for entry in blend["sources"].values():
+        shards = entry["shards"]
+        if any("text_bytes" not in shard for shard in shards):
+            return None
+        if entry["weight"]:
+            total += entry["weight"] * sum(shard["text_bytes"] for shard in shards) / sum(s["tokens"] for s in shards)
+    return total / sum(entry["weight"] for entry in blend["sources"].values())

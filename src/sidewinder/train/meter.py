@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
 
 from sidewinder.train.hardware import utilisation
 
@@ -54,19 +53,3 @@ class Meter:
             row[what] = round(waited_s, 6)
             self._waited_s[what] = 0.0
         return row
-
-
-def bytes_per_token(blend: Mapping[str, Any]) -> float | None:
-    """Bytes of text that a training token of a blend stands for on average; None where a shard's bytes are not known.
-
-    The weights are shares of the training tokens, so it is the weighted mean over the sources. An end of document is a
-    token without bytes, in training as here.
-    """
-    total = 0.0
-    for entry in blend["sources"].values():
-        shards = entry["shards"]
-        if any("text_bytes" not in shard for shard in shards):
-            return None
-        if entry["weight"]:
-            total += entry["weight"] * sum(shard["text_bytes"] for shard in shards) / sum(s["tokens"] for s in shards)
-    return total / sum(entry["weight"] for entry in blend["sources"].values())
