@@ -179,7 +179,7 @@ def _ssd(gpu: bool) -> Operation:
 
 
 def _selective_scan(gpu: bool, states: int) -> Operation:
-    channels = 72 if gpu else 3
+    channels = (72 if states < 64 else 40) if gpu else 3
 
     def draw(length: int, initial: bool, packed: bool) -> dict[str, Any]:
         normal = Draw(length)

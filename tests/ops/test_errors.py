@@ -12,7 +12,6 @@ from errors import DTYPES, LENGTHS, Case, cases, compare, main
 from operations import Form, Operation, operations
 from sidewinder.ops.linear_scan import scan_forward_
 
-LONG = 300
 BOUND = {"float64": 1e-12, "float32": 5e-6, "bfloat16": 2**-8}
 # Exponents are differences of sums over a chunk, which reach 10³ here; the gradient of a head's rate sums them all.
 RATES = {"float64": 1e-12, "float32": 1e-4, "bfloat16": 2**-8}
@@ -27,8 +26,6 @@ def bound(operation: Operation, quantity: str, dtype: str) -> float:
 def test_every_form_is_near_its_reference(name: str, length: int) -> None:
     for operation in operations("cpu")[name]:
         for case in cases(operation, (length,)):
-            if length > LONG and operation.packed and case.initial != case.packed:
-                continue  # A long reference takes seconds: both or neither; errors.py does all.
             for form, dtype, found in compare(operation, case, "cpu", list(DTYPES)):
                 if isinstance(found, Exception):
                     raise found

@@ -27,13 +27,13 @@ def causal_conv1d_reference(
 ) -> tuple[Tensor, Tensor]:
     """Token by token over a window of the last W inputs; a reset empties the window."""
     width = weight_C1W.shape[-1]
-    batch, length, channels = x_BLC.shape
+    batch, _, channels = x_BLC.shape
     window_BSC = x_BLC.new_zeros(batch, width - 1, channels) if initial_BSC is None else initial_BSC
     outputs = []
-    for t in range(length):
+    for t, x_B1C in enumerate(x_BLC.split(1, dim=1)):
         if resets_BL is not None:
             window_BSC = window_BSC * ~resets_BL[:, t, None, None]
-        window_BWC = torch.cat([window_BSC, x_BLC[:, t : t + 1]], dim=1)
+        window_BWC = torch.cat([window_BSC, x_B1C], dim=1)
         outputs.append((window_BWC * weight_C1W[:, 0].T).sum(1) + bias_C)
         window_BSC = window_BWC[:, 1:]
     y_BLC = torch.stack(outputs, dim=1)
@@ -58,8 +58,8 @@ def causal_conv1d(
 
         states = {"initial_BSC": initial_BSC, "resets_BL": resets_BL}
         return causal_conv1d_triton(x_BLC, weight_C1W, bias_C, silu=silu, **states)
-    wide = (in_float32(part) for part in (x_BLC, weight_C1W, bias_C))
-    y_BLC, final_BSC = _causal_conv1d(*wide, silu, initial_BSC, resets_BL)
+    weight_C1W, bias_C = in_float32(weight_C1W), in_float32(bias_C)
+    y_BLC, final_BSC = _causal_conv1d(in_float32(x_BLC), weight_C1W, bias_C, silu, initial_BSC, resets_BL)
     return y_BLC.to(x_BLC.dtype), final_BSC.to(x_BLC.dtype)
 
 

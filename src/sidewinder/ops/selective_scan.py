@@ -38,15 +38,15 @@ def selective_scan_reference(
     resets_BL: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """The recurrence itself, token by token; a reset empties the state before its token."""
-    batch, length, channels = x_BLD.shape
+    batch, _, channels = x_BLD.shape
     h_BDN = x_BLD.new_zeros(batch, channels, A_DN.shape[1]) if initial_BDN is None else initial_BDN
     outputs = []
-    for t in range(length):
+    steps = zip(*(part.unbind(1) for part in (x_BLD, dt_BLD, B_BLN, C_BLN)), strict=True)
+    for t, (x_BD, dt_BD, B_BN, C_BN) in enumerate(steps):
         if resets_BL is not None:
             h_BDN = h_BDN * ~resets_BL[:, t, None, None]
-        decay_BDN = torch.exp(dt_BLD[:, t, :, None] * A_DN)
-        h_BDN = decay_BDN * h_BDN + (dt_BLD[:, t] * x_BLD[:, t])[..., None] * B_BLN[:, t, None]
-        outputs.append((h_BDN * C_BLN[:, t, None]).sum(-1) + D_D * x_BLD[:, t])
+        h_BDN = torch.exp(dt_BD[..., None] * A_DN) * h_BDN + (dt_BD * x_BD)[..., None] * B_BN[:, None]
+        outputs.append((h_BDN * C_BN[:, None]).sum(-1) + D_D * x_BD)
     return torch.stack(outputs, dim=1), h_BDN
 
 

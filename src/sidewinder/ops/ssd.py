@@ -41,18 +41,18 @@ def ssd_reference(
     resets_BL: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """The recurrence itself, token by token; a reset empties the state before its token."""
-    batch, length, heads, channels = x_BLHP.shape
+    batch, _, heads, channels = x_BLHP.shape
     per_group = heads // B_BLGN.shape[2]
     B_BLHN, C_BLHN = (part.repeat_interleave(per_group, dim=2) for part in (B_BLGN, C_BLGN))
     h_BHPN = x_BLHP.new_zeros(batch, heads, channels, B_BLGN.shape[3]) if initial_BHPN is None else initial_BHPN
     outputs = []
-    for t in range(length):
+    steps = zip(*(part.unbind(1) for part in (x_BLHP, dt_BLH, B_BLHN, C_BLHN)), strict=True)
+    for t, (x_BHP, dt_BH, B_BHN, C_BHN) in enumerate(steps):
         if resets_BL is not None:
             h_BHPN = h_BHPN * ~resets_BL[:, t, None, None, None]
-        decay_BH11 = torch.exp(dt_BLH[:, t] * A_H)[..., None, None]
-        input_BHPN = (dt_BLH[:, t, :, None] * x_BLHP[:, t])[..., None] * B_BLHN[:, t, :, None]
-        h_BHPN = decay_BH11 * h_BHPN + input_BHPN
-        outputs.append((h_BHPN * C_BLHN[:, t, :, None]).sum(-1) + D_H[:, None] * x_BLHP[:, t])
+        decay_BH11 = torch.exp(dt_BH * A_H)[..., None, None]
+        h_BHPN = decay_BH11 * h_BHPN + (dt_BH[..., None] * x_BHP)[..., None] * B_BHN[:, :, None]
+        outputs.append((h_BHPN * C_BHN[:, :, None]).sum(-1) + D_H[:, None] * x_BHP)
     return torch.stack(outputs, dim=1), h_BHPN
 
 
