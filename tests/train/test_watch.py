@@ -82,7 +82,7 @@ def test_without_a_save_there_is_no_way_back() -> None:
     policy = NonFinitePolicy(NonFinite(skips=0))
     decision = policy.decide(2, NAN, 1.0, has_save=False)
     assert decision.action is Action.STOP
-    assert "no save" in decision.reason
+    assert "takes a save" in decision.reason
     assert policy.rolled_back_at == []
 
 

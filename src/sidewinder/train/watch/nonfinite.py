@@ -89,7 +89,7 @@ class NonFinitePolicy:
                 Action.STOP, f"{spent}; {len(self.rolled_back_at)} rollbacks were made, no more are allowed"
             )
         if not has_save:
-            return Decision(Action.STOP, f"{spent}; there is no save to go back to")
+            return Decision(Action.STOP, f"{spent}; to go back takes a save")
         self.in_a_row = 0
         self.rolled_back_at.append(step)
         return Decision(Action.ROLL_BACK, f"{spent}; rollback {len(self.rolled_back_at)} of {self.limits.rollbacks}")
