@@ -45,7 +45,7 @@ HYBRID = "M-M-M--M-M*-M-M-M-M--M*-M-M-"  # The first half of the 8B hybrid's lay
 class Sequences:
     """Random tokens: the arithmetic does not depend on them."""
 
-    eos = 2
+    eos, bytes_per_token = 2, None
 
     def sequences(self, first: int, count: int) -> tuple[np.ndarray, np.ndarray]:
         tokens_BL = np.random.default_rng(first).integers(0, VOCABULARY, (count, LENGTH + 1))

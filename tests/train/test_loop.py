@@ -83,7 +83,8 @@ def test_rows_hold_what_the_catalog_reads(
     row = metrics.steps[-1]
     assert row.keys() == {
         *("event", "step", "tokens", "loss", "learning_rate", "gradient_norm"),
-        *("tokens_per_s", "step_s", "data_wait_s", "memory_bytes", "time"),
+        *("tokens_per_s", "tokens_per_s_per_device", "step_s", "memory_bytes", "time"),
+        *("data_wait_s", "checkpoint_stall_s"),
     }
     assert (row["step"], row["tokens"], row["learning_rate"]) == (12, 12 * 4 * 32, 1e-3)
     assert row["memory_bytes"] > 10_000_000
@@ -121,19 +122,58 @@ def test_bfloat16_keeps_float32_weights(tmp_path: Path, make_graph: Make, make_t
 def test_divergence_names_step_and_data_and_leaves_the_weights(
     tmp_path: Path, make_graph: Make, make_trainer: Make, stage_of: Make
 ) -> None:
-    """An absurd rate: the first step ruins the weights, the second sees it and stops."""
+    """An absurd rate: the first step ruins the weights; neither skipping nor going back to that save mends them."""
     graph = make_graph(learning_rate=1e20, warmup_sequences=0, save_every_tokens=1)
     trainer = make_trainer(graph, stage_of(graph, "transformer"), tmp_path / "run")
     with pytest.raises(TrainingDiverged) as caught:
         trainer.run()
     message = str(caught.value)
-    position = str(trainer.batches.position(4)).replace("'", '"')
-    for part in (" at step 2 of 12", position, "step-00000001", "lower learning_rate (now 1e+20)", "weights were not"):
+    position = str(trainer.batches.position(12)).replace("'", '"')
+    for part in (" at step 4 of 12", position, "step-00000001", "lower learning_rate (now 1e+20)", "weights were not"):
         assert part in message
     kept = saved(tmp_path / "run/state/step-00000001")
     now = state_tensors(trainer.model, trainer.optimizer)
     assert all(torch.equal(kept[name], value) for name, value in now.items() if name.startswith("weights/"))
     assert read_metrics(tmp_path / "run/metrics.jsonl").events[-1]["event"] == "stop"
+
+
+def test_a_bad_batch_is_skipped(tmp_path: Path, make_graph: Make, make_trainer: Make, stage_of: Make) -> None:
+    """One step's loss is not a number: its update is left out, and nothing else changes."""
+    graph = make_graph()
+    trainer = make_trainer(graph, stage_of(graph, "mamba2"), tmp_path / "run")
+    once = iter([False] * 4 + [True] + [False] * 99)
+    loss = trainer.model.loss
+    trainer.model.loss = lambda *batch: loss(*batch) * (torch.nan if next(once) else 1)
+    trainer.run()
+    metrics = read_metrics(tmp_path / "run/metrics.jsonl")
+    assert [row["step"] for row in metrics.steps] == [1, 2, 3, 4, 6, 7, 8, 9, 10, 11, 12]
+    assert [event["step"] for event in metrics.events if event["event"] == "skip"] == [5]
+    assert trainer.optimizer.state[trainer.parameters[0]]["step"] == 11
+
+
+def test_spoilt_weights_are_mended_from_the_save(
+    tmp_path: Path, make_graph: Make, make_trainer: Make, stage_of: Make, capsys: pytest.CaptureFixture
+) -> None:
+    """A fault of the machine puts a NaN into a weight: the run goes back to its save and ends as if nothing was."""
+    graph = make_graph()
+    stage = stage_of(graph, "hybrid")
+    make_trainer(graph, stage, tmp_path / "whole").run()
+    trainer = make_trainer(graph, stage, tmp_path / "run")
+    strikes = iter([7])
+
+    def struck(step: int, sums: Any, after: Callable[..., None] = trainer._after) -> None:
+        after(step, sums)
+        if step == 7 and next(strikes, None):
+            with torch.no_grad():
+                trainer.parameters[3].view(-1)[0] = torch.nan
+
+    trainer._after = struck
+    trainer.run()
+    events = [event for event in read_metrics(tmp_path / "run/metrics.jsonl").events if event["event"] == "rollback"]
+    assert [(event["step"], event["from_step"]) for event in events] == [(10, 6)]
+    assert "rollback at step 10" in capsys.readouterr().err
+    assert losses(tmp_path / "run") == losses(tmp_path / "whole")
+    assert_equal_saves(tmp_path / "run/state/step-00000012", tmp_path / "whole/state/step-00000012")
 
 
 def test_damaged_newest_save(

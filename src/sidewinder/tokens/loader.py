@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from sidewinder.tokens.manifest import read_blend
+from sidewinder.tokens.manifest import bytes_per_token, read_blend
 from sidewinder.tokens.schedule import Schedule
 from sidewinder.tokens.stream import Shard, SourceStream
 
@@ -29,7 +29,7 @@ class BlendLoader:
     def __init__(self, blend_json: Path, context_tokens: int, seed: int, total_sequences: int) -> None:
         self.context_tokens, self.total_sequences = context_tokens, total_sequences
         blend = read_blend(Path(blend_json))
-        self.eos = int(blend["eos"])
+        self.eos, self.bytes_per_token = int(blend["eos"]), bytes_per_token(blend)
         token_bytes = np.dtype(blend["dtype"]).itemsize
         sources: dict[str, Any] = blend["sources"]
         self.streams = [

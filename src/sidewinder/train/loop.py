@@ -6,14 +6,10 @@ the same bits as an undisturbed one. The same loop runs alone and as one of many
 do between two steps from numbers that they exchange once a step.
 """
 
-# Shape legend: B sequences of a step (of this process), L tokens of a sequence.
-
 from __future__ import annotations
 
 import json
 import math
-import os
-import sys
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,27 +19,37 @@ import numpy as np
 import torch
 import torch.distributed as dist
 
-from sidewinder import record
 from sidewinder.config.training import Training
 from sidewinder.errors import TrainingDiverged
 from sidewinder.model import LanguageModel
+from sidewinder.model.count import flops_per_token
 from sidewinder.progress import Progress
 from sidewinder.train.batch import Part, parts_of
 from sidewinder.train.device import memory_bytes, precision, prepare_torch
-from sidewinder.train.metrics import MetricsWriter, set_aside_metrics
+from sidewinder.train.hardware import peak_of
+from sidewinder.train.journal import Journal
+from sidewinder.train.meter import CHECKPOINT_STALL, DATA_WAIT, Meter
+from sidewinder.train.metrics import read_metrics
 from sidewinder.train.optimizer import make_optimizer, set_rate, state_tensors
 from sidewinder.train.parallel.gradients import clip, squared_norm, sum_small
 from sidewinder.train.parallel.world import World
 from sidewinder.train.saver import Saver
-from sidewinder.train.saves import explained, saves
+from sidewinder.train.saves import saves
 from sidewinder.train.schedule import batch_sequences, learning_rate, sequences_before, tokens_after
 from sidewinder.train.signals import StopSignals, TrainingStopped, agreed
+from sidewinder.train.watch import Action, Decision, NonFinitePolicy, SpikeDetector, StragglerWatch, Watchdog
+from sidewinder.train.watch.nonfinite import ROLLBACK, SKIP, event_fields
+from sidewinder.train.watch.stragglers import probe_s
+
+PROBE_EVERY_STEPS = 500
+"""How often the processes compare their speed."""
 
 
 class Batches(Protocol):
     """What the loop asks of a data loader; sequences of a run are counted from 0."""
 
     eos: int
+    bytes_per_token: float | None
 
     def sequences(self, first: int, count: int) -> tuple[np.ndarray, np.ndarray]:
         """(inputs_BL, targets_BL) of some sequences: a pure function of seed and place."""
@@ -74,77 +80,121 @@ class Trainer:
     batches: Batches
     training: Training
     world: World = field(default_factory=World)
+    study: str = "sidewinder"
 
     def __post_init__(self) -> None:
-        self.device = prepare_torch(self.training)
+        training = self.training
+        self.device = prepare_torch(training)
         if self.world.device_mesh is None:
             self.model.to(self.device)
         self.model.train()
         self.parameters = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
-        self.optimizer = make_optimizer(self.model, self.training)
-        self.metrics_path = self.folder / "metrics.jsonl"
+        self.optimizer = make_optimizer(self.model, training)
+        self.journal = Journal(self.title, self.folder, self.identity, self.world.first, training.writers, self.study)
         self.saver = Saver(
             self.folder / "state",
             self.identity,
             self.world,
-            keep=self.training.keep_saves,
-            keep_every_tokens=self.training.keep_every_tokens,
+            keep=training.keep_saves,
+            keep_every_tokens=training.keep_every_tokens,
             asynchronous=self.device.type == "cuda",
-            warn=self._warn,
+            warn=self.journal.warn,
         )
+        self.meter = Meter(
+            flops_per_token(self.model.config, self.model.vocab_size, training.context_tokens),
+            self.world.size,
+            peak_of(self.device) if training.precision == "bfloat16" else None,
+            self.batches.bytes_per_token,
+        )
+        self.stop = StopSignals()
 
     def run(self) -> None:
         """Trains from the newest good save, or from the first step.
 
-        Raises TrainingDiverged (non-finite loss or gradient; the weights are then those of the step before),
-        TrainingStopped (a signal; the state is saved) and CheckpointError (the disk is full or not writable).
+        Raises TrainingDiverged (non-finite loss or gradient, beyond what `training.non_finite` forgives; the weights
+        are then those of the step before), TrainingStopped (a signal; the state is saved) and CheckpointError (the
+        disk is full or not writable).
         """
-        with self._open_metrics() as self.metrics, StopSignals() as self.stop:
-            first, total = self._resume(), self.training.steps
-            with Progress(self.title, total=total, unit="step", done=first, silent=not self.world.first) as progress:
-                for step in range(first + 1, total + 1):
-                    row, sums = self._step(step)
-                    self._log("step", **row)
-                    _show(progress, row)
-                    self._after(step, sums)
-            self._log("end", step=total)
+        watchdog = Watchdog(self.training.hang_timeout_s, self.folder, self.world.rank)
+        with self.journal, self.stop, watchdog:
+            total, step = self.training.steps, self._resume()
+            with Progress(self.title, total=total, unit="step", done=step, silent=not self.world.first) as progress:
+                while step < total:
+                    watchdog.beat(step + 1)
+                    step = self._advance(step + 1, progress)
+            self.journal.log("end", step=total)
 
-    def _step(self, step: int) -> tuple[dict[str, Any], Sums]:
-        """One optimizer step; returns its row of metrics, and what else the processes told each other."""
+    def _resume(self) -> int:
+        """Restores the newest good save and what the watchers knew; returns the save's step, 0 for none."""
+        step = self._restore()
+        past = read_metrics(self.journal.path) if self.world.first else None
+        rows, events = self.world.alone_first(lambda: past and (past.steps, past.events)) or ([], [])
+        self.policy = NonFinitePolicy(self.training.non_finite, events)
+        self.spikes = SpikeDetector(losses=[row["loss"] for row in rows if row["step"] <= step])
+        self.stragglers = StragglerWatch()
+        self.journal.begin(step, self.world.size)
+        if step:
+            self.journal.tell(f"{self.title}: goes on from step {step:,} of {self.training.steps:,}")
+        return step
+
+    def _restore(self) -> int:
+        """Puts back the newest good save; returns its step, 0 where there is none."""
+        save = self.saver.newest()
+        if save:
+            self.saver.restore(save, state_tensors(self.model, self.optimizer))
+        return save.step if save else 0
+
+    def _advance(self, step: int, progress: Progress) -> int:
+        """Makes a step, or does what is to be done about one that cannot be made; returns the step reached."""
         started = time.perf_counter()
-        loss, data_wait_s = self._gradients(step)
-        sums = self._exchange(loss)
-        if not (math.isfinite(sums.loss) and math.isfinite(sums.norm)):
-            raise self._diverged(step, sums)
+        sums = self._exchange(self._gradients(step))
+        decision = self._decide(step, sums)
+        if decision.action is Action.STOP:
+            raise self._diverged(step, sums, decision)
+        if decision.action is Action.ROLL_BACK:
+            return self._roll_back(step, sums, decision, progress)
+        if decision.action is Action.SKIP:
+            self._tell_of(SKIP, step, sums, decision)
+            self.optimizer.zero_grad(set_to_none=True)
+        else:
+            rate = self._update(step, sums)
+            row = self._row(step, sums, rate, time.perf_counter() - started)
+            self.journal.log("step", **row)
+            _show(progress, row)
+        self._after(step, sums)
+        progress.update(1)
+        return step
+
+    def _update(self, step: int, sums: Sums) -> float:
+        """Clips, steps and clears; returns the rate."""
         rate = learning_rate(self.training, step)
         set_rate(self.optimizer, rate)
         clip(self.parameters, sums.norm, self.training.clip_norm)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
-        step_s = time.perf_counter() - started
+        return rate
+
+    def _row(self, step: int, sums: Sums, rate: float, step_s: float) -> dict[str, Any]:
+        """What metrics.jsonl says of a step."""
         tokens = batch_sequences(self.training, step) * self.training.context_tokens
-        row = {
+        return {
             "step": step,
             "tokens": tokens_after(self.training, step),
             "loss": sums.loss,
             "learning_rate": rate,
             "gradient_norm": sums.norm,
-            "tokens_per_s": round(tokens / step_s, 1),
             "step_s": round(step_s, 6),
-            "data_wait_s": round(data_wait_s, 6),
+            **self.meter.fields(tokens=tokens, step_s=step_s, loss=sums.loss),
             "memory_bytes": memory_bytes(self.device),
         }
-        return row, sums
 
-    def _gradients(self, step: int) -> tuple[torch.Tensor, float]:
+    def _gradients(self, step: int) -> torch.Tensor:
         """Accumulates this process's part of the gradient of the mean loss over all tokens of a step.
 
-        Returns its part of the loss, and the seconds that it waited for data. All parts are equal in size, so the
-        mean over tokens is the mean of theirs; parts sum to the whole.
+        Returns its part of the loss. All parts are equal in size, so the mean over tokens is the mean of theirs.
         """
-        started = time.perf_counter()
-        parts = self._parts(step)
-        waited_s = time.perf_counter() - started
+        with self.meter.waiting(DATA_WAIT):
+            parts = self._parts(step)
         share = 1 / (len(parts) * self.world.size)
         loss = torch.zeros((), device=self.device)
         for part in parts:
@@ -154,7 +204,7 @@ class Trainer:
             own.backward()
             loss += own.detach()
         sum_small(self.parameters, self.world)
-        return loss, waited_s
+        return loss
 
     def _parts(self, step: int) -> list[Part]:
         """The micro-batches of a step that this process computes: its sequences, and its stretch of each."""
@@ -167,26 +217,59 @@ class Trainer:
 
     def _exchange(self, loss: torch.Tensor) -> Sums:
         """Sums over the processes: the loss, the gradients' norm, who was told to stop, who is still saving."""
-        own = [self.stop.numbers, [float(self.saver.busy and not self.saver.written)]]
-        flags = torch.tensor([number for numbers in own for number in numbers], device=self.device)
-        numbers = torch.cat([torch.stack([loss, squared_norm(self.parameters, self.world)]), flags])
+        flags = torch.tensor([*self.stop.numbers, float(self.saver.busy and not self.saver.written)])
+        numbers = torch.cat([torch.stack([loss, squared_norm(self.parameters, self.world)]), flags.to(self.device)])
         if self.world.device_mesh is not None:
             dist.all_reduce(numbers)
         mean, squared, *told, writing = numbers.tolist()  # The one wait for the device in a step.
         return Sums(mean, math.sqrt(squared) if squared >= 0 else math.nan, agreed(told), writing == 0)
 
+    def _decide(self, step: int, sums: Sums) -> Decision:
+        """What becomes of a step; all processes decide alike, since they know the same numbers."""
+        if math.isfinite(sums.loss) and math.isfinite(sums.norm):
+            return self.policy.decide(step, sums.loss, sums.norm)
+        self._finish_save()
+        has_save = self.world.alone_first(lambda: bool(saves(self.saver.state)))
+        return self.policy.decide(step, sums.loss, sums.norm, has_save=has_save)
+
+    def _roll_back(self, step: int, sums: Sums, decision: Decision, progress: Progress) -> int:
+        """Goes back to the newest save."""
+        reached = self._restore()
+        self.optimizer.zero_grad(set_to_none=True)
+        self._tell_of(ROLLBACK, step, sums, decision, from_step=reached)
+        progress.done = reached
+        return reached
+
+    def _tell_of(self, event: str, step: int, sums: Sums, decision: Decision, **more: Any) -> None:
+        fields = event_fields(step, sums.loss, sums.norm, decision)
+        self.journal.tell(f"warning: {self.title}: {event} at step {step:,}: loss {sums.loss:g}: {decision.reason}")
+        self.journal.log(event, **fields, **more)
+
     def _after(self, step: int, sums: Sums) -> None:
-        """Between two steps: save where it is time to, stop where it was asked for."""
+        """Between two steps: look about, save where it is time to, stop where it was asked for."""
+        self._look_about(step, sums)
         last = step == self.training.steps
-        if self.saver.busy and sums.saved:
+        if sums.saved:
             self._finish_save()
-        if last or sums.signal or self._time_to_save(step):
+        # While steps are skipped, the weights may be what is wrong: they must not replace a good save.
+        if not self.policy.in_a_row and (last or sums.signal or self._time_to_save(step)):
             self._save(step, wait=last or sums.signal is not None)
         if sums.signal and not last:
+            self._finish_save()
             message = f"{self.title}: {sums.signal} at step {step:,} of {self.training.steps:,}; the state is saved"
-            self._log("stop", step=step, message=message)
-            remedy = "run the same command again: it goes on from this step"
+            self.journal.log("stop", step=step, message=message)
+            remedy = "run the same command again: it goes on from the newest save"
             raise TrainingStopped(message, remedy=remedy).by(sums.signal)
+
+    def _look_about(self, step: int, sums: Sums) -> None:
+        """Warns of a loss that jumps, and of processes that are slower than the others."""
+        if (deviations := self.spikes.observe(sums.loss)) is not None:
+            message = f"the loss of step {step:,}, {sums.loss:.3f}, is {deviations:.1f} deviations above the last ones"
+            self.journal.warn(f"{self.title}: {message}; data position {self._position(step)}")
+        if self.world.size > 1 and step % PROBE_EVERY_STEPS == 0:
+            slow = self.stragglers.check(step, self.world.gathered(probe_s(self.device)))
+            if slow:
+                self.journal.warn(f"{self.title}: slower than the others: rank {', '.join(map(str, slow))}")
 
     def _time_to_save(self, step: int) -> bool:
         every = self.training.save_every_tokens
@@ -194,66 +277,38 @@ class Trainer:
 
     def _save(self, step: int, *, wait: bool) -> None:
         """Begins a save; waits for it where asked, or where saving is not asynchronous."""
-        if self.saver.busy:
-            self._finish_save()
-        if self.world.first:
-            with explained(self.folder):
-                self.metrics.sync()
-        tensors = state_tensors(self.model, self.optimizer)
-        self.saver.start(step, tokens_after(self.training, step), tensors)
+        self._finish_save()
+        self.journal.sync()
+        with self.meter.waiting(CHECKPOINT_STALL):
+            self.saver.start(step, tokens_after(self.training, step), state_tensors(self.model, self.optimizer))
         if wait or not self.saver.asynchronous:
             self._finish_save()
 
     def _finish_save(self) -> None:
-        self._log("save", **self.saver.finish())
+        """Waits for the save that is being written, if there is one, and makes it count."""
+        if self.saver.busy:
+            with self.meter.waiting(CHECKPOINT_STALL):
+                done = self.saver.finish()
+            self.journal.log("save", **done)
 
-    def _resume(self) -> int:
-        """Restores the newest good save; returns its step, 0 for none."""
-        save = self.saver.newest()
-        if save:
-            self.saver.restore(save, state_tensors(self.model, self.optimizer))
-        step = save.step if save else 0
-        about = {"identity": self.identity, "code": record.code()["sha256"], "processes": self.world.size}
-        self._log("resume" if save else "start", from_step=step, **about)
-        if save:
-            self._tell(f"{self.title}: goes on from step {step:,} of {self.training.steps:,}")
-        return step
+    def _position(self, step: int) -> str:
+        return json.dumps(self.batches.position(sequences_before(self.training, step)), sort_keys=True)
 
-    def _diverged(self, step: int, sums: Sums) -> TrainingDiverged:
+    def _diverged(self, step: int, sums: Sums, decision: Decision) -> TrainingDiverged:
         good = saves(self.saver.state)
         last = f"the last good save is {good[-1]}" if good else "there is no save yet"
-        position = json.dumps(self.batches.position(sequences_before(self.training, step)), sort_keys=True)
         message = (
             f"{self.title}: loss {sums.loss:g}, gradient norm {sums.norm:g} at step {step:,} of "
-            f"{self.training.steps:,}; data position {position}; {last}; the weights were not changed by this step"
+            f"{self.training.steps:,}; data position {self._position(step)}; {decision.reason}; {last}; "
+            "the weights were not changed by this step"
         )
-        self._log("stop", step=step, message=message)
+        self.journal.log("stop", step=step, message=message)
         return TrainingDiverged(
             message,
             remedy=f"lower learning_rate (now {self.training.learning_rate:g}) or raise warmup_sequences "
             f"(now {self.training.warmup_sequences:,}), which trains a new run beside this one; or, if the machine may "
             "have erred, run the same command again: it goes on from the last good save",
         )
-
-    def _open_metrics(self) -> MetricsWriter:
-        if not self.world.first:
-            return MetricsWriter(Path(os.devnull))
-        with explained(self.folder):
-            if moved := set_aside_metrics(self.metrics_path, self.identity):
-                self._tell(f"{self.metrics_path} was of another configuration or corpus: it is now {moved}")
-            return MetricsWriter(self.metrics_path)
-
-    def _log(self, event: str, **fields: Any) -> None:
-        with explained(self.folder):
-            self.metrics.write(event, **fields)
-
-    def _tell(self, message: str) -> None:
-        if self.world.first:
-            print(message, file=sys.stderr, flush=True)
-
-    def _warn(self, message: str) -> None:
-        self._tell(f"warning: {message}")
-        self._log("warning", message=message)
 
 
 def _show(progress: Progress, row: dict[str, Any]) -> None:
@@ -265,4 +320,3 @@ def _show(progress: Progress, row: dict[str, Any]) -> None:
         f"{row['tokens_per_s'] / 1000:.1f}k": "tok/s",
         f"{row['memory_bytes'] / 2**20:,.0f}": "MiB",
     }
-    progress.update(1)

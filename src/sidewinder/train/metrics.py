@@ -80,7 +80,7 @@ def read_metrics(path: Path) -> Metrics:
             rows[row["step"]] = row
             continue
         metrics.events.append(row)
-        if row["event"] in ("start", "resume"):
+        if row["event"] in ("start", "resume", "rollback"):
             rows = {step: kept for step, kept in rows.items() if step <= row["from_step"]}
     metrics.steps = [rows[step] for step in sorted(rows)]
     return metrics

@@ -67,7 +67,7 @@ def _train(graph: Graph, stage: Stage, job: Job, fill: Fill, world: World) -> No
         seed=data_seed(stage),
         total_sequences=training.sequences,
     )
-    trainer = Trainer(stage.title, stage.folder, job.identity, model, loader, training, world)
+    trainer = Trainer(stage.title, stage.folder, job.identity, model, loader, training, world, graph.study.study)
     trainer.run()
     weights = dict(whole_state(model, world))
     world.alone_first(lambda: _leave(graph, stage, job, weights, vocab_size, trainer))
@@ -83,8 +83,8 @@ def _leave(graph: Graph, stage: Stage, job: Job, weights: dict[str, Tensor], voc
         write_atomically(stage.folder / "config.json", json.dumps(config, indent=1))
     job.output("checkpoint", checkpoint / "model.safetensors")
     job.output("model_config", checkpoint / "model.json")
-    job.output("metrics", trainer.metrics_path)
-    job.facts.update(_facts(stage, vocab_size, read_metrics(trainer.metrics_path)))
+    job.output("metrics", trainer.journal.path)
+    job.facts.update(_facts(stage, vocab_size, read_metrics(trainer.journal.path)))
 
 
 def _facts(stage: Stage, vocab_size: int, metrics: Metrics) -> dict[str, Any]:

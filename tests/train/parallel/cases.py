@@ -36,7 +36,7 @@ ARCHITECTURES: dict[str, dict[str, Any]] = {
 class Made:
     """Sequences of skewed random tokens: a pure function of their number, with an end of document now and then."""
 
-    eos = 2
+    eos, bytes_per_token = 2, None
 
     def __init__(self, context_tokens: int) -> None:
         self.context_tokens = context_tokens

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import sys
+import uuid
 
 from sidewinder.config.mesh import Mesh
 from sidewinder.errors import SidewinderError
@@ -15,20 +17,25 @@ class RankFailed(SidewinderError):
 def spawn(mesh: Mesh, command: list[str]) -> None:
     """Runs `python -m sidewinder <command>` as every rank of the mesh on this machine, and waits for them.
 
-    Raises RankFailed, naming the rank that failed first; the others are ended with it, within a minute.
+    Raises RankFailed, naming the rank that failed first (the others are ended with it, within a minute), or where this
+    process is told to stop, which it tells its ranks: they save their state first.
     """
+    from torch.distributed.elastic.multiprocessing.api import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
+    logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)  # We tell what happened ourselves.
     config = LaunchConfig(
         min_nodes=1,
         max_nodes=1,
         nproc_per_node=mesh.processes,
+        run_id=uuid.uuid4().hex,
         rdzv_backend="c10d",
         rdzv_endpoint="localhost:0",
         max_restarts=0,
         monitor_interval=0.5,
     )
+    again = "run the same command again: it goes on from the newest save"
     try:
         elastic_launch(config, sys.executable)("-m", "sidewinder", *command)
     except ChildFailedError as error:
@@ -36,5 +43,7 @@ def spawn(mesh: Mesh, command: list[str]) -> None:
         how = f"by {failure.signal_name()}" if failure.exitcode < 0 else f"with status {failure.exitcode}"
         raise RankFailed(
             f"rank {rank} of {mesh.processes} (process {failure.pid}) ended {how}; the other ranks were ended with it",
-            remedy="see its message above, then run the same command again: it goes on from the newest save",
+            remedy=f"see its message above, then {again}",
         ) from None
+    except SignalException as error:
+        raise RankFailed(f"stopped by {error.sigval.name}; so were all ranks", remedy=again) from None
