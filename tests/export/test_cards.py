@@ -86,9 +86,10 @@ def test_a_card_tells_what_is_known(finished: Graph, small: ModuleType) -> None:
     for folder in (stage.folder, stage.parent.folder, finished.tokenizer, finished.blend):
         kept = [entry for entry in outputs_of(folder / RECORD) if entry.role in ("checkpoint", "tokenizer", "blend")]
         for entry in kept:
-            assert f"`{entry.path}` | `{entry.sha256}` |" in card
+            assert f"| `{Path(entry.path).relative_to(finished.results)}` | `{entry.sha256}` |" in card
     weights = next(e for e in outputs_of(finished.export(stage) / RECORD) if e.path.endswith("model.safetensors"))
-    assert f"| this export | `{weights.path}` | `{weights.sha256}` |" in card
+    assert f"| this export | `{Path(weights.path).relative_to(finished.results)}` | `{weights.sha256}` |" in card
+    assert str(finished.results) not in card
     assert "| started from | nothing |" in written["plain-64"]
     assert "| attention | `head_size: 8, heads: 2, kv_heads: 1, rope: null` |" in written["plain-64"]
 

@@ -66,4 +66,5 @@ def test_dry_run_lists_the_same_jobs(tmp_path: Path) -> None:
     assert counted["extend"] == "2"
     assert counted["evaluate"] == "24"
     assert counted["export"] == "6"
+    assert counted["cards"] == "1"
     assert not (tmp_path / "results").exists()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -19,9 +20,9 @@ STUDY = ROOT / "tests" / "workflow" / "study.yaml"
 KILLS = 10
 
 
-def start(results: Path) -> subprocess.Popen[bytes]:
+def start(results: Path, *arguments: str, study: Path = STUDY) -> subprocess.Popen[bytes]:
     log = (results.parent / f"{results.name}.log").open("ab")
-    command = [sys.executable, "-m", "snakemake", "--cores", "2", "--configfile", str(STUDY)]
+    command = [sys.executable, "-m", "snakemake", *arguments, "--cores", "2", "--configfile", str(study)]
     environment = os.environ | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
     return subprocess.Popen(
         [*command, "--config", f"results={results}"], cwd=ROOT, env=environment, stdout=log, stderr=log
@@ -125,3 +126,22 @@ def test_second_run_does_nothing(undisturbed: tuple[Path, float]) -> None:
     finish(results)
     assert finished(results) == before
     assert "Nothing to be done" in (results.parent / "results.log").read_text()
+
+
+@pytest.mark.workflow
+def test_model_cards_follow_the_catalog(undisturbed: tuple[Path, float], tmp_path: Path) -> None:
+    results, _ = undisturbed
+    cards = {path: path.read_text() for path in results.glob("runs/*/*/export/README.md")}
+    assert len(cards) == 6
+    assert all("| heldout | blend | bits_per_byte |" in card for card in cards.values())
+    before, newest = finished(results), max(path.stat().st_mtime_ns for path in cards)
+    assert start(results, "--forcerun", "catalog").wait(timeout=300) == 0
+    assert all(path.stat().st_mtime_ns > newest for path in cards)
+    assert {path: path.read_text() for path in cards} == cards, "equal scores must give equal cards"
+    assert finished(results) == before
+    changed = tmp_path / "study.yaml"
+    changed.write_text(STUDY.read_text().replace("tokens_per_source: 2000", "tokens_per_source: 2001"))
+    assert start(results, "-n", study=changed).wait(timeout=300) == 0
+    listed = (results.parent / "results.log").read_text().rsplit("Job stats:", 1)[1]
+    counted = dict(re.findall(r"^(\w+) +(\d+)$", listed, flags=re.MULTILINE))
+    assert counted == {"all": "1", "cards": "1", "catalog": "1", "evaluate": "6", "report": "1", "total": "10"}

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import Any
 
 import duckdb
@@ -52,15 +53,18 @@ def write_cards(graph: Graph) -> None:
     with open_catalog(graph.catalog) as catalog:
         for stage in graph.stages:
             path = graph.card(stage)
-            card = model_card(catalog, f"{stage.run}/{stage.name}")
+            card = model_card(catalog, f"{stage.run}/{stage.name}", graph.results)
             if card is None:
                 print(f"warning: {path.parent} is not a finished export; it gets no card", file=sys.stderr)
             else:
                 write_atomically(path, card)
 
 
-def model_card(catalog: duckdb.DuckDBPyConnection, stage: str) -> str | None:
-    """Text of README.md for the export of a stage, or None where the catalog has none."""
+def model_card(catalog: duckdb.DuckDBPyConnection, stage: str, results: Path) -> str | None:
+    """Text of README.md for the export of a stage, or None where the catalog has none.
+
+    Files are named relative to the folder `results`, so that a published card does not tell where that was.
+    """
     found = _rows(catalog, MODEL, stage=stage)
     if not found:
         return None
@@ -110,7 +114,7 @@ a text, control tokens are text.
 
 ## Lineage
 
-{_table(("", "file", "SHA-256"), _digests(catalog, model["export_job"]))}
+{_table(("", "file", "SHA-256"), _digests(catalog, model["export_job"], results))}
 
 Everything that these were made from: `sidewinder query lineage --param of={model["export_job"]}`
 """
@@ -200,7 +204,7 @@ def _value(row: Row) -> str:
     return f"{row['value']:.4f}{error}"
 
 
-def _digests(catalog: duckdb.DuckDBPyConnection, job: str) -> list[Sequence[str]]:
+def _digests(catalog: duckdb.DuckDBPyConnection, job: str, results: Path) -> list[Sequence[str]]:
     """The exported weights, then the files that identify what they were made from, nearest first."""
     exported = [("this export", row["path"], row["sha256"]) for row in _rows(catalog, EXPORTED, job=job)]
     behind = [
@@ -208,7 +212,7 @@ def _digests(catalog: duckdb.DuckDBPyConnection, job: str) -> list[Sequence[str]
         for row in _rows(catalog, "lineage", of=job)
         if row["what"] == "artifact" and row["kind"] in IDENTIFYING
     ]
-    return [(what, f"`{path}`", f"`{sha256}`") for what, path, sha256 in exported + behind]
+    return [(what, f"`{path.removeprefix(f'{results}/')}`", f"`{sha256}`") for what, path, sha256 in exported + behind]
 
 
 def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
