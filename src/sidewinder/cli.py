@@ -9,11 +9,13 @@ import sys
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from importlib import import_module
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from sidewinder.cluster.commands import register
 from sidewinder.config import load_study, write_schema
 from sidewinder.errors import ConfigError, SidewinderError
 from sidewinder.graph import Graph
@@ -31,7 +33,8 @@ def main() -> None:
     try:
         app()
     except SidewinderError as error:
-        print(f"error: {error}", file=sys.stderr)
+        if not error.everywhere or os.environ.get("RANK", "0") == "0":
+            print(f"error: {error}", file=sys.stderr)
         sys.exit(1)
 
 
@@ -121,21 +124,13 @@ def blend(config: Config = DEFAULT, log: Log = None) -> None:
 @app.command()
 def pretrain(into: Into, config: Config = DEFAULT, log: Log = None) -> None:
     """Trains one model from scratch, or goes on from its last save."""
-    from sidewinder.train.pretrain import pretrain as train
-
-    graph = Graph(load_study(config))
-    with _logged(log):
-        train(graph, graph.stage_at(into))
+    _train("pretrain", into, config, log)
 
 
 @app.command()
 def extend(into: Into, config: Config = DEFAULT, log: Log = None) -> None:
     """Trains a pretrained model further at a longer context."""
-    from sidewinder.train.extend import extend as train
-
-    graph = Graph(load_study(config))
-    with _logged(log):
-        train(graph, graph.stage_at(into))
+    _train("extend", into, config, log)
 
 
 @app.command()
@@ -251,6 +246,19 @@ def schema(path: Annotated[Path, typer.Argument(help="Where to write it.")]) -> 
     write_schema(path)
 
 
+def _train(kind: str, into: Path, config: Path, log: Path | None) -> None:
+    """Trains a stage in this process, or starts the processes of its mesh where nobody has."""
+    graph = Graph(load_study(config))
+    stage = graph.stage_at(into)
+    with _logged(log):
+        if stage.training.mesh.processes > 1 and "RANK" not in os.environ:
+            from sidewinder.train.parallel.spawn import spawn
+
+            spawn(stage.training.mesh, [kind, "--into", str(into), "--config", str(config)])
+        else:
+            import_module(f"sidewinder.train.{kind}").__dict__[kind](graph, stage)
+
+
 def _assignment(pair: str) -> tuple[str, str]:
     name, equals, value = pair.partition("=")
     if not equals:
@@ -284,3 +292,6 @@ def _logged(log: Path | None) -> Iterator[None]:
         tee.stdin.close()
         with suppress(subprocess.TimeoutExpired):  # A helper process of a library may hold the pipe until we end.
             tee.wait(timeout=1)
+
+
+register(app, _logged)

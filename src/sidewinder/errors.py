@@ -6,6 +6,9 @@ from __future__ import annotations
 class SidewinderError(Exception):
     """Base of all errors that are the user's to mend; anything else is a bug and keeps its traceback."""
 
+    everywhere = False
+    """Whether all processes of a training stage raise it alike, so that one of them need tell."""
+
     def __init__(self, message: str, *, remedy: str = "") -> None:
         super().__init__(f"{message}\n  remedy: {remedy}" if remedy else message)
 
@@ -28,6 +31,8 @@ class CheckpointError(SidewinderError):
 
 class TrainingDiverged(SidewinderError):
     """The loss or the gradient became NaN or infinite."""
+
+    everywhere = True
 
 
 class EvaluationError(SidewinderError):

@@ -20,6 +20,7 @@ STOPPING = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR2)
 class TrainingStopped(SidewinderError):
     """Training was asked to stop, and has saved its state."""
 
+    everywhere = True
     signal: str = STOPPING[0].name
     """Name of the signal that all processes agreed on."""
 

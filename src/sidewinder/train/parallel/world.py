@@ -18,6 +18,8 @@ from sidewinder.errors import ConfigError, SidewinderError
 
 Result = TypeVar("Result")
 FOR_EVER_S = 10 * 365 * 86_400
+LATER = 2
+"""A collective fails after so many times the limit of a hang: the watchdog comes first, for it knows the stacks."""
 
 
 @dataclass(frozen=True)
@@ -57,6 +59,7 @@ class World:
                 outcome[1] = error
         dist.broadcast_object_list(outcome, src=0)
         if outcome[1] is not None:
+            outcome[1].everywhere = True
             raise outcome[1]
         result: Result = outcome[0]
         return result
@@ -92,7 +95,7 @@ class World:
 def join(mesh: Mesh, device: torch.device, *, timeout_s: float | None) -> Iterator[World]:
     """Joins the processes that a launcher has started (RANK, WORLD_SIZE, LOCAL_RANK, MASTER_ADDR, MASTER_PORT).
 
-    A collective that takes longer than `timeout_s` fails. Raises ConfigError where the number of processes is not
+    A collective that takes much longer than `timeout_s` fails; None lets it wait. Raises ConfigError where the number of processes is not
     what the mesh asks for.
     """
     size = int(os.environ.get("WORLD_SIZE", "1"))
@@ -107,7 +110,7 @@ def join(mesh: Mesh, device: torch.device, *, timeout_s: float | None) -> Iterat
         return
     backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
     # None would be the backend's own limit of ten minutes or half an hour, not none.
-    dist.init_process_group(backend, timeout=timedelta(seconds=timeout_s or FOR_EVER_S))
+    dist.init_process_group(backend, timeout=timedelta(seconds=LATER * timeout_s if timeout_s else FOR_EVER_S))
     try:
         yield arrange(mesh, device)
     finally:
