@@ -1,6 +1,6 @@
-"""Checkpoints in other systems' formats.
+"""Checkpoints in other systems' formats, and what tells people about them.
 
-`huggingface` is the job. `classes` lists the transformers classes, which `mamba` and `transformer` describe and
-`target` chooses from; `tokenizer` writes the tokenizer, `card` the model card; `verify` loads what was written and
-compares.
+`huggingface` is the job of a study; `convert` does the same for any checkpoint folder. `classes` lists the transformers
+classes, which `mamba` and `transformer` describe and `target` chooses from; `write` writes the model, `tokenizer` the
+tokenizer; `verify` loads what was written and compares. `cards` writes model cards, from the catalog.
 """
