@@ -8,7 +8,6 @@ rule cards:
         graph.cards,
     log:
         "<results>/logs/cards.log",
-    localrule: True
     conda:
         "../envs/cpu.yaml"
     params:
