@@ -8,7 +8,6 @@ rule catalog:
         graph.catalog,
     log:
         "<results>/logs/catalog.log",
-    localrule: True
     conda:
         "../envs/cpu.yaml"
     params:

@@ -14,8 +14,12 @@ rule extend:
     priority: 50
     conda:
         "../envs/cpu.yaml"
-    threads: study.training.threads
+    threads: lambda wildcards: graph.threads_of(Path(study.results) / "runs" / wildcards.run / wildcards.stage)
+    resources:
+        tasks=lambda wildcards: graph.processes_of(Path(study.results) / "runs" / wildcards.run / wildcards.stage),
+    localrule: True
     params:
         study=graph.resolved,
+        ask=lambda wildcards, resources: ask_of(resources).options(),
     shell:
-        "sidewinder extend --config {params.study} --into $(dirname {output}) --log {log}"
+        "sidewinder launch --config {params.study} --into $(dirname {output}) --log {log} {params.ask}"

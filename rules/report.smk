@@ -8,7 +8,6 @@ rule report:
         graph.report,
     log:
         "<results>/logs/report.log",
-    localrule: True
     conda:
         "../envs/cpu.yaml"
     params:

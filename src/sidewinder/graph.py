@@ -174,6 +174,14 @@ class Graph:
     def corpus_of(self, folder: Path) -> Path:
         return self.corpus(self.shard_at(folder)[0]) / RECORD
 
+    def processes_of(self, folder: Path) -> int:
+        """Processes that train the stage at a folder."""
+        return self.stage_at(folder).training.mesh.processes
+
+    def threads_of(self, folder: Path) -> int:
+        """CPU threads that training takes on one machine, all processes together."""
+        return self.processes_of(folder) * self.stage_at(folder).training.threads
+
     def parent_of(self, folder: Path) -> Path:
         parent = self.stage_at(folder).parent
         assert parent
@@ -182,29 +190,41 @@ class Graph:
     # From a folder back to what it is for
 
     def source_at(self, folder: Path) -> str:
-        return _find(folder, {self.corpus(source): source for source in self.source_configs})
+        return _find(folder, self._sources)
 
     def shard_at(self, folder: Path) -> tuple[str, str]:
         """(source, shard) of a tokens folder."""
-        places = {
+        return _find(folder, self._shards)
+
+    def stage_at(self, folder: Path) -> Stage:
+        return _find(folder, self._stages)
+
+    def evaluation_at(self, folder: Path) -> tuple[Stage, str]:
+        """(stage, suite) of an evaluation folder."""
+        return _find(folder, self._evaluations)
+
+    def export_at(self, folder: Path) -> Stage:
+        return _find(folder, {self.export(stage): stage for stage in self.stages})
+
+    @cached_property
+    def _sources(self) -> dict[Path, str]:
+        return {self.corpus(source): source for source in self.source_configs}
+
+    @cached_property
+    def _shards(self) -> dict[Path, tuple[str, str]]:
+        return {
             self.tokens(source, shard): (source, shard)
             for source in self.source_configs
             for shard in self.shards(source)
         }
-        return _find(folder, places)
 
-    def stage_at(self, folder: Path) -> Stage:
-        return _find(folder, {stage.folder: stage for stage in self.stages})
+    @cached_property
+    def _stages(self) -> dict[Path, Stage]:
+        return {stage.folder: stage for stage in self.stages}
 
-    def evaluation_at(self, folder: Path) -> tuple[Stage, str]:
-        """(stage, suite) of an evaluation folder."""
-        places = {
-            self.evaluation(stage, suite): (stage, suite) for stage in self.stages for suite in self.study.evaluate
-        }
-        return _find(folder, places)
-
-    def export_at(self, folder: Path) -> Stage:
-        return _find(folder, {self.export(stage): stage for stage in self.stages})
+    @cached_property
+    def _evaluations(self) -> dict[Path, tuple[Stage, str]]:
+        return {self.evaluation(stage, suite): (stage, suite) for stage in self.stages for suite in self.study.evaluate}
 
     # What is made of a checkpoint
 

@@ -152,7 +152,7 @@ class Job:
         self._lock = exclusive(self.folder / ".lock")
         self._lock.__enter__()
         self._started = time.time()
-        self.finished = self._restore()
+        self.finished = self.restore()
         if not self.finished:
             (self.folder / KEPT).unlink(missing_ok=True)
             (self.folder / RECORD).unlink(missing_ok=True)
@@ -169,7 +169,7 @@ class Job:
         finally:
             self._lock.__exit__(kind, error, trace)
 
-    def _restore(self) -> bool:
+    def restore(self) -> bool:
         """True where an equal job finished before: its record is put back in place."""
         kept = self.folder / KEPT
         if not kept.is_file():
