@@ -54,6 +54,8 @@ class Training(Strict):
     precision: Literal["float32", "bfloat16"] = "float32"
     """bfloat16 computes matrix products in it; weights, sums and states stay in float32."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
+    deterministic: bool = False
+    """On a GPU, the same bits on every run, more slowly; a CPU gives them anyway."""
     mesh: Mesh = Mesh()
     recompute: Annotated[str, Field(pattern=r"^[Mm*-]*$")] = ""
     """Letters of the layers whose activations are computed again in the backward pass instead of kept, say `M*-`."""

@@ -36,21 +36,25 @@ class AttentionCache:
     def append(self, keys_BKLE: Tensor, values_BKLE: Tensor) -> tuple[Tensor, Tensor]:
         """Adds tokens; returns all keys and values so far, as views of the buffer (B, K, length, E)."""
         end = self.length + keys_BKLE.shape[2]
+        self.check_room(end)
         self._make_room(end)
         self._buffer_2BKTE[0, :, :, self.length : end] = keys_BKLE
         self._buffer_2BKTE[1, :, :, self.length : end] = values_BKLE
         self.length = end
         return self._buffer_2BKTE[0, :, :, :end], self._buffer_2BKTE[1, :, :, :end]
 
-    def _make_room(self, tokens: int) -> None:
-        room = self._buffer_2BKTE.shape[3]
-        if tokens <= room:
-            return
+    def check_room(self, tokens: int) -> None:
+        """Raises SidewinderError where so many tokens may not be held."""
         if self.max_tokens is not None and tokens > self.max_tokens:
             raise SidewinderError(
                 f"the decode cache was made for {self.max_tokens} tokens and is asked to hold {tokens}",
                 remedy="make it with a larger max_tokens, or shorten the prompt",
             )
+
+    def _make_room(self, tokens: int) -> None:
+        room = self._buffer_2BKTE.shape[3]
+        if tokens <= room:
+            return
         room = max(tokens, room + min(max(room, GROWTH_TOKENS), GROWTH_LIMIT_TOKENS))
         room = room if self.max_tokens is None else min(room, self.max_tokens)
         two, batch, heads, _, size = self._buffer_2BKTE.shape
@@ -68,6 +72,12 @@ class Cache:
 
     layers: list[LayerCache]
     tokens: int = field(default=0)
+
+    def check_room(self, tokens: int) -> None:
+        """Raises SidewinderError where an attention layer has no room for so many more tokens, before any moves on."""
+        for layer in self.layers:
+            if isinstance(layer, AttentionCache):
+                layer.check_room(self.tokens + tokens)
 
     def nbytes(self) -> int:
         """Bytes held, the unused room of the attention buffers included."""

@@ -75,6 +75,8 @@ class LanguageModel(nn.Module):
         """Hidden states (B, L, D) after the final norm. With a cache, the tokens continue those in it."""
         if cache is not None and resets_BL is not None:
             raise ValueError("packed documents are read whole: give a cache or resets, not both")
+        if cache is not None:
+            cache.check_room(tokens_BL.shape[1])
         x_BLD = self.embedding(tokens_BL)
         for index, layer in enumerate(self.stack):
             x_BLD = layer(x_BLD, None if cache is None else cache.layers[index], resets_BL)

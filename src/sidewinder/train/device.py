@@ -24,18 +24,26 @@ def prepare_torch(training: Training) -> torch.device:
     torch.set_num_threads(training.threads)
     with suppress(RuntimeError):  # Only possible once a process; no result depends on it.
         torch.set_num_interop_threads(1)
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS is deterministic only with this.
-    # The same as use_deterministic_algorithms(True), without its import of the compiler (0.8 s of each start).
-    torch.set_deterministic_debug_mode("error")
-    # A debugging aid, on by default, that fills every new tensor.
-    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     if training.device == "cuda" and not torch.cuda.is_available():
         raise ConfigError("training.device is cuda, but torch sees no GPU here", remedy="use `auto` or `cpu`")
-    if training.device == "cpu" or not torch.cuda.is_available():
+    on_cpu = training.device == "cpu" or not torch.cuda.is_available()
+    if on_cpu or training.deterministic:
+        _be_deterministic()
+    if on_cpu:
         return torch.device("cpu")
     device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")) % torch.cuda.device_count())
     torch.cuda.set_device(device)
     return device
+
+
+def _be_deterministic() -> None:
+    """The same bits on every run: on a CPU at no cost, on a GPU with slower kernels."""
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS is deterministic only with this.
+    os.environ.setdefault("MAMBA_DETERMINISTIC", "1")  # And mamba-ssm's kernels with this.
+    # The same as use_deterministic_algorithms(True), without its import of the compiler (0.8 s of each start).
+    torch.set_deterministic_debug_mode("error")
+    # A debugging aid, on by default, that fills every new tensor.
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
 
 
 def precision(training: Training, device: torch.device) -> AbstractContextManager[object]:

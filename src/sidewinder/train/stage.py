@@ -57,8 +57,8 @@ def _finished(job: Job) -> bool:
 
 def _train(graph: Graph, stage: Stage, job: Job, fill: Fill, world: World) -> None:
     training, blend = stage.training, graph.blend / "blend.json"
-    vocab_size = int(read_blend(blend)["vocab_size"])
-    device = prepare_torch(training)
+    manifest = read_blend(blend)
+    vocab_size, device = int(manifest["vocab_size"]), prepare_torch(training)
     model = parallelize(stage.model, vocab_size, training, world, device)
     world.together(lambda: fill(model, storing(model, world)))
     loader = BlendLoader(
@@ -70,21 +70,24 @@ def _train(graph: Graph, stage: Stage, job: Job, fill: Fill, world: World) -> No
     trainer = Trainer(stage.title, stage.folder, job.identity, model, loader, training, world, graph.study.study)
     trainer.run()
     weights = dict(whole_state(model, world))
-    world.alone_first(lambda: _leave(graph, stage, job, weights, vocab_size, trainer))
+    about = {"tokenizer_sha256": manifest["tokenizer"]["sha256"]}
+    world.alone_first(lambda: _leave(graph, stage, job, trainer, weights, about))
 
 
-def _leave(graph: Graph, stage: Stage, job: Job, weights: dict[str, Tensor], vocab_size: int, trainer: Trainer) -> None:
+def _leave(
+    graph: Graph, stage: Stage, job: Job, trainer: Trainer, weights: dict[str, Tensor], about: dict[str, str]
+) -> None:
     """Writes the checkpoint and the configuration, and tells the job of them."""
     with explained(stage.folder):
         checkpoint = stage.folder / "checkpoint"
-        context_tokens = stage.training.context_tokens
-        save_weights(stage.model, vocab_size, weights, checkpoint, context_tokens=context_tokens, extra={})
+        context_tokens, vocab_size = stage.training.context_tokens, trainer.model.vocab_size
+        save_weights(stage.model, vocab_size, weights, checkpoint, context_tokens=context_tokens, extra=about)
         config = stage.resolved() | {"study": graph.study.study}
         write_atomically(stage.folder / "config.json", json.dumps(config, indent=1))
     job.output("checkpoint", checkpoint / "model.safetensors")
     job.output("model_config", checkpoint / "model.json")
     job.output("metrics", trainer.journal.path)
-    job.facts.update(_facts(stage, vocab_size, read_metrics(trainer.journal.path)))
+    job.facts.update(_facts(stage, trainer.model.vocab_size, read_metrics(trainer.journal.path)))
 
 
 def _facts(stage: Stage, vocab_size: int, metrics: Metrics) -> dict[str, Any]:

@@ -20,6 +20,7 @@ from cases import VOCABULARY, Made, model_config, training_of
 
 from sidewinder.config.mesh import Mesh
 from sidewinder.model import init_weights
+from sidewinder.train.device import prepare_torch
 from sidewinder.train.loop import Trainer
 from sidewinder.train.metrics import read_metrics
 from sidewinder.train.parallel.parallelize import parallelize
@@ -48,7 +49,7 @@ def train(case: dict[str, Any], folder: Path, world: World) -> None:
     """Trains one case; rank 0 leaves losses, gradient norms and final weights in `folder`."""
     folder.mkdir(parents=True, exist_ok=True)
     training = training_of(case, world.mesh)
-    model = parallelize(model_config(case), VOCABULARY, training, world, torch.device("cpu"))
+    model = parallelize(model_config(case), VOCABULARY, training, world, prepare_torch(training))
     init_weights(model, 3, storing(model, world))
     batches = Watched(case, training.context_tokens, folder, world.rank)
     trainer = Trainer("test", folder, "a" * 64, model, batches, training, world)
@@ -63,9 +64,10 @@ def train(case: dict[str, Any], folder: Path, world: World) -> None:
 
 def main() -> None:
     cases, folder = json.loads(Path(sys.argv[1]).read_text()), Path(sys.argv[2])
-    dist.init_process_group("gloo")
+    device = prepare_torch(training_of({}, Mesh()))
+    dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo")
     for name, case in cases.items():
-        train(case, folder / name, arrange(Mesh(**case["mesh"]), torch.device("cpu")))
+        train(case, folder / name, arrange(Mesh(**case["mesh"]), device))
     dist.barrier()
     dist.destroy_process_group()
 

@@ -95,8 +95,8 @@ class World:
 def join(mesh: Mesh, device: torch.device, *, timeout_s: float | None) -> Iterator[World]:
     """Joins the processes that a launcher has started (RANK, WORLD_SIZE, LOCAL_RANK, MASTER_ADDR, MASTER_PORT).
 
-    A collective that takes much longer than `timeout_s` fails; None lets it wait. Raises ConfigError where the number of processes is not
-    what the mesh asks for.
+    A collective that takes much longer than `timeout_s` fails; None lets it wait. Raises ConfigError where the number
+    of processes is not what the mesh asks for.
     """
     size = int(os.environ.get("WORLD_SIZE", "1"))
     if size != mesh.processes:
