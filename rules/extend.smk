@@ -12,12 +12,12 @@ rule extend:
     wildcard_constraints:
         stage=r"extend-\d+-[0-9a-f]{8}",
     priority: 50
+    localrule: True
     conda:
         "../envs/cpu.yaml"
     threads: lambda wildcards: graph.threads_of(Path(study.results) / "runs" / wildcards.run / wildcards.stage)
     resources:
         tasks=lambda wildcards: graph.processes_of(Path(study.results) / "runs" / wildcards.run / wildcards.stage),
-    localrule: True
     params:
         study=graph.resolved,
         ask=lambda wildcards, resources: ask_of(resources).options(),

@@ -11,12 +11,12 @@ rule pretrain:
     wildcard_constraints:
         stage=r"pretrain-\d+",
     priority: 100
+    localrule: True
     conda:
         "../envs/cpu.yaml"
     threads: lambda wildcards: graph.threads_of(Path(study.results) / "runs" / wildcards.run / wildcards.stage)
     resources:
         tasks=lambda wildcards: graph.processes_of(Path(study.results) / "runs" / wildcards.run / wildcards.stage),
-    localrule: True
     params:
         study=graph.resolved,
         ask=lambda wildcards, resources: ask_of(resources).options(),

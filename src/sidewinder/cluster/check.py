@@ -19,8 +19,8 @@ REMEDIES = {
     "time limit": f"lower `runtime` in {PROFILE}; training goes on in as many jobs as it needs",
     "invalid qos": f"name a quality of service that you may use in {PROFILE}, or none",
     "node configuration is not available": f"ask for less in {PROFILE}, or name a partition whose nodes have it",
-    "error writing script": "the disk of Slurm's controller is full: tell its administrators, then run the same command "
-    "again, which goes on",
+    "error writing script": "the disk of Slurm's controller is full: tell its administrators, then run the same "
+    "command again, which goes on",
     "unable to contact slurm controller": "run the same command again when Slurm answers: it goes on",
     "submit limit": "you have as many jobs in the queue as you may; run the same command again when there are fewer",
     "policy": "a limit of your account or quality of service; `sacctmgr show assoc user=$USER` tells more",

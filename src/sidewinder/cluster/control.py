@@ -198,8 +198,8 @@ class Controller:
             self.ledger.write("ended", submission=submission.number, **fields)
             raise ClusterError(
                 f"{self.stage.title}: {self._job(submission)} would never start ({state.reason}); it was cancelled",
-                remedy="for a limit, change slurm/profile.v9+.yaml; where the launch failed, a node's spool may be full: "
-                "exclude it with `slurm_extra: --exclude=NODE`. Then run the same command again",
+                remedy="for a limit, change slurm/profile.v9+.yaml; where the launch failed, a node's spool may be "
+                "full: exclude it with `slurm_extra: --exclude=NODE`. Then run the same command again",
             )
 
     def _decide(self, submission: Submission, state: JobState) -> None:

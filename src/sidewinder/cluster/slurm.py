@@ -60,8 +60,8 @@ def call(*command: str, check: bool = False) -> subprocess.CompletedProcess[str]
     if not shutil.which(command[0]):
         raise ClusterError(
             f"there is no `{command[0]}` on PATH: Slurm is not installed here, or not loaded",
-            remedy="run on a login node of the cluster (some sites need `module load slurm`), or run `snakemake` without "
-            "`--profile slurm`",
+            remedy="run on a login node of the cluster (some sites need `module load slurm`), or run `snakemake` "
+            "without `--profile slurm`",
         )
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT_S, check=False)
