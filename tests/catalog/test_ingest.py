@@ -37,6 +37,8 @@ def test_rows_behind_a_resume_are_superseded(small: ModuleType, graph: Graph) ->
         {"event": "warning", "message": "a save is damaged", "time": 2.0},
         {"event": "resume", "from_step": 2, "time": 3.0},
         small.step_row(3, 5.5, 128),
+        small.step_row(4, 5.0, 128),
+        {"event": "rollback", "step": 5, "from_step": 3, "message": "three steps skipped", "time": 4.0},
     ]
     lines = [json.dumps(row) for row in rows]
     lines.insert(5, '{"event": "step", "st')  # What the kill cut off, closed by the next attempt.
@@ -48,7 +50,12 @@ def test_rows_behind_a_resume_are_superseded(small: ModuleType, graph: Graph) ->
         "SELECT event, detail->>'message' FROM events JOIN stages AS s USING (stage) WHERE s.model = 'plain' "
         "ORDER BY place",
     ).rows
-    assert events == [("start", None), ("warning", "a save is damaged"), ("resume", None)]
+    assert events == [
+        ("start", None),
+        ("warning", "a save is damaged"),
+        ("resume", None),
+        ("rollback", "three steps skipped"),
+    ]
 
 
 def test_broken_lines_among_steps_are_counted(graph: Graph) -> None:

@@ -27,6 +27,19 @@ def test_resume_supersedes_and_erases_nothing(tmp_path: Path) -> None:
     assert [attempt["from_step"] for attempt in metrics.attempts] == [0, 3]
 
 
+def test_rollback_supersedes_what_it_does_not_repeat(tmp_path: Path) -> None:
+    """Back from step 5 to the save of step 2; the replay skips step 3, whose earlier row must not count."""
+    path = tmp_path / "metrics.jsonl"
+    run(path, "start", 0, 4)
+    with MetricsWriter(path) as writer:
+        writer.write("rollback", step=5, from_step=2, message="why")
+        writer.write("skip", step=3, loss="nan")
+        writer.write("step", step=4, loss=0.5)
+    metrics = read_metrics(path)
+    assert [row["step"] for row in metrics.steps] == [1, 2, 4]
+    assert len(metrics.attempts) == 1
+
+
 @pytest.mark.parametrize("cut", range(1, 60, 7))
 def test_half_a_line_at_the_end(tmp_path: Path, cut: int) -> None:
     path = tmp_path / "metrics.jsonl"

@@ -17,9 +17,12 @@ from sidewinder.train.writers import Writers, open_writers
 ABOUT = {"study": "tiny", "title": "hybrid-s1 pretrain-32", "identity": "ab" * 32}
 
 
-def attempt(writers: Writers, first: int, last: int, mark: float) -> None:
+def attempt(writers: Writers, first: int, last: int, mark: float, back: bool = False) -> None:
     with writers:
         writers.write("resume" if first else "start", from_step=first, identity="a", code="c")
+        if back:
+            writers.write("step", step=first + 1, loss=99.0)
+            writers.write("rollback", step=first + 2, from_step=first, message="back")
         for step in range(first + 1, last + 1):
             writers.write("step", step=step, loss=mark / step, tokens=step * 128, note="no number")
         writers.write("warning", step=last, message="loss spike")
@@ -35,12 +38,12 @@ def test_tensorboard_shows_what_counts(tmp_path: Path) -> None:
 
     told: list[str] = []
     for first, last, mark in ((0, 6, 1.0), (4, 8, 2.0)):
-        attempt(open_writers(["tensorboard"], tmp_path, **ABOUT, warn=told.append), first, last, mark)
+        attempt(open_writers(["tensorboard"], tmp_path, **ABOUT, warn=told.append), first, last, mark, back=first > 0)
     shown = EventAccumulator(str(tmp_path / "tensorboard"), size_guidance={"scalars": 0}).Reload()
     assert sorted(shown.Tags()["scalars"]) == ["loss", "tokens"]
     losses = [(row.step, row.value) for row in shown.Scalars("loss")]
     assert losses == [(step, pytest.approx((1.0 if step <= 4 else 2.0) / step)) for step in range(1, 9)]
-    assert shown.Tags()["tensors"] == ["warning/text_summary"]
+    assert sorted(shown.Tags()["tensors"]) == ["rollback/text_summary", "warning/text_summary"]
     assert told == []
 
 

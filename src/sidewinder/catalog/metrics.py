@@ -1,7 +1,7 @@
 """metrics.jsonl files → `metrics` and `events`, by DuckDB's own JSON reader.
 
-Rows that a resumed run put behind it are left out, as `train.metrics.read_metrics` does: a start or resume from step s
-supersedes every earlier row beyond s. A last line that is only half written (a run that writes, or was killed) is
+Rows that a resumed run put behind it are left out, as `train.metrics.read_metrics` does: a start, resume or
+rollback to step s supersedes every earlier row beyond s. A last line that is only half written (a run that writes, or was killed) is
 passed over; other lines that are not JSON are counted in a warning.
 """
 
@@ -33,7 +33,7 @@ WITH counted AS (
     SELECT * FROM line
     WHERE event = 'step' AND step IS NOT NULL AND NOT EXISTS (
         FROM line AS later
-        WHERE later.stage = line.stage AND later.event IN ('start', 'resume')
+        WHERE later.stage = line.stage AND later.event IN ('start', 'resume', 'rollback')
             AND later.place > line.place AND later.from_step < line.step
     )
     QUALIFY place = max(place) OVER (PARTITION BY stage, step)

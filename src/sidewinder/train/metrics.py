@@ -1,7 +1,7 @@
 """metrics.jsonl: one JSON object a line, appended and flushed, so that a killed run leaves every step it made.
 
-Nothing is ever rewritten. A run that goes on from a save at step s appends `{"event": "resume", "from_step": s}`, and
-the rows that follow supersede earlier ones of the same step; `read_metrics` gives the rows that count.
+Nothing is ever rewritten. A run that goes on from a save at step s appends `{"event": "resume", "from_step": s}`, or
+`rollback` where it goes back by itself; earlier rows beyond s no longer count. `read_metrics` gives the rows that do.
 """
 
 from __future__ import annotations
@@ -13,6 +13,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
+
+RESTARTS = ("start", "resume", "rollback")
+"""Events that say after which step, `from_step`, rows go on."""
 
 
 class MetricsWriter:
@@ -65,7 +68,7 @@ class Metrics:
 
 
 def read_metrics(path: Path) -> Metrics:
-    """Reads a metrics file: the last row of each step, without rows that a resume put behind it.
+    """Reads a metrics file: the last row of each step, without rows that a resume or rollback put behind it.
 
     Lines that a kill cut short are passed over. A file that does not exist is an empty one.
     """
@@ -80,7 +83,7 @@ def read_metrics(path: Path) -> Metrics:
             rows[row["step"]] = row
             continue
         metrics.events.append(row)
-        if row["event"] in ("start", "resume", "rollback"):
+        if row["event"] in RESTARTS:
             rows = {step: kept for step, kept in rows.items() if step <= row["from_step"]}
     metrics.steps = [rows[step] for step in sorted(rows)]
     return metrics

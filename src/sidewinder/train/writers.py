@@ -17,9 +17,8 @@ from types import TracebackType
 from typing import Any, Protocol, Self
 
 from sidewinder.errors import ConfigError
+from sidewinder.train.metrics import RESTARTS
 
-BEGINNINGS = ("start", "resume")
-"""Events after which rows go on from `from_step`; what an earlier attempt wrote beyond it no longer counts."""
 NO_NUMBERS = ("event", "step", "time")
 
 
@@ -50,10 +49,10 @@ class TensorBoard:
             self._writer.add_scalar(name, value, step)
 
     def event(self, event: str, fields: Mapping[str, Any]) -> None:
-        if event in BEGINNINGS:
+        if event in RESTARTS:  # What was shown beyond this step no longer counts.
             self.close()
             self._writer = self._make(str(self._folder), purge_step=fields["from_step"] + 1, flush_secs=30)
-        elif "message" in fields:
+        if "message" in fields:
             self._writer.add_text(event, fields["message"], fields.get("step"))
 
     def close(self) -> None:
