@@ -1,8 +1,8 @@
 """metrics.jsonl files → `metrics` and `events`, by DuckDB's own JSON reader.
 
-Rows that a resumed run put behind it are left out, as `train.metrics.read_metrics` does: a start, resume or
-rollback to step s supersedes every earlier row beyond s. A last line that is only half written (a run that writes, or was killed) is
-passed over; other lines that are not JSON are counted in a warning.
+Rows that a resumed run put behind it are left out, as `train.metrics.read_metrics` does: a start, resume or rollback to
+step s supersedes every earlier row beyond s. A last line that is only half written (a run that writes, or was killed)
+is passed over; other lines that are not JSON are counted in a warning.
 """
 
 from __future__ import annotations
