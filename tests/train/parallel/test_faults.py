@@ -1,0 +1,38 @@
+"""A fault of one process's weights: all processes decide alike about the steps that it spoils."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from sidewinder.train.metrics import read_metrics
+
+HERE = Path(__file__).parent
+
+
+@pytest.mark.parametrize("mesh", [{"data": 2}, {"tensor": 2}], ids=["data", "tensor"])
+def test_fault_of_one_rank_makes_all_go_back_together(mesh: dict[str, int], tmp_path: Path) -> None:
+    """Its weights become infinite before step 4: all skip 4 and 5, go back to the save of step 2, and end as others."""
+    training = {"budget_tokens": 8 * 8 * 32, "save_every_tokens": 2 * 8 * 32}
+    (tmp_path / "case.json").write_text(json.dumps({"architecture": "hybrid", "mesh": mesh, "training": training}))
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", str(HERE / "faulty.py")]
+    done = subprocess.run(
+        [*command, str(tmp_path / "case.json"), str(tmp_path)],
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr[-4000:]
+    whole, faulty = (read_metrics(tmp_path / name / "metrics.jsonl") for name in ("whole", "faulty"))
+    told = [
+        (event["event"], event["step"]) for event in faulty.events if event["event"] in ("skip", "rollback", "stop")
+    ]
+    assert told == [("skip", 4), ("skip", 5), ("rollback", 6)]
+    assert [row["loss"] for row in faulty.steps] == [row["loss"] for row in whole.steps]
+    assert len(whole.steps) == 8

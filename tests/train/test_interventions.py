@@ -1,0 +1,97 @@
+"""The batch ramp in the loop; divergence that neither a replay nor another attempt mends; a loss that jumps."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from sidewinder.errors import TrainingDiverged
+from sidewinder.train.loop import Trainer
+from sidewinder.train.metrics import read_metrics
+from sidewinder.train.signals import TrainingStopped
+
+Make = Callable[..., Any]
+Hook = Callable[[Trainer, int], None]
+
+
+def before_step(trainer: Trainer, hook: Hook) -> None:
+    """Calls `hook(trainer, step)` when the data of a step is asked for (four sequences a step)."""
+    read = trainer.batches.sequences
+
+    def sequences(first: int, count: int) -> tuple[np.ndarray, np.ndarray]:
+        hook(trainer, first // 4 + 1)
+        return read(first, count)
+
+    trainer.batches.sequences = sequences  # type: ignore[method-assign]
+
+
+def told(folder: Path, *names: str) -> list[tuple[str, int]]:
+    events = read_metrics(folder / "metrics.jsonl").events
+    return [(event["event"], event.get("step", event.get("from_step"))) for event in events if event["event"] in names]
+
+
+def weights(trainer: Trainer) -> dict[str, torch.Tensor]:
+    return {name: value.clone() for name, value in trainer.model.state_dict().items()}
+
+
+def test_divergence_ends_after_one_replay_and_stays_ended(
+    tmp_path: Path, make_graph: Make, make_trainer: Make, stage_of: Make
+) -> None:
+    """An absurd rate: step 1 ruins the weights. One replay shows that; running it again does not renew the budget."""
+    graph = make_graph(learning_rate=1e20, warmup_sequences=0, save_every_tokens=1)
+    stage, run = stage_of(graph, "transformer"), tmp_path / "run"
+    for _ in range(2):
+        with pytest.raises(TrainingDiverged, match="same step"):
+            make_trainer(graph, stage, run).run()
+    told_first = [("start", 0), ("skip", 2), ("skip", 3), ("rollback", 4), ("skip", 2), ("skip", 3)]
+    told_again = [("stop", 4), ("resume", 1), ("skip", 2), ("skip", 3), ("stop", 4)]
+    assert told(run, "start", "resume", "skip", "rollback", "stop") == told_first + told_again
+    assert sorted(path.name for path in (run / "state").iterdir()) == ["step-00000001"]
+
+
+def test_batch_ramp_reads_the_same_sequences_and_resumes_to_the_bit(
+    tmp_path: Path, make_graph: Make, make_trainer: Make, stage_of: Make
+) -> None:
+    ramp = {"start_sequences": 1, "increment_sequences": 1, "over_sequences": 12}
+    graph = make_graph(batch_ramp=ramp)
+    stage = stage_of(graph, "hybrid")
+    whole = make_trainer(graph, stage, tmp_path / "whole")
+    read: list[tuple[int, int]] = []
+    sequences = whole.batches.sequences
+    whole.batches.sequences = lambda first, count: read.append((first, count)) or sequences(first, count)
+    whole.run()
+    assert [count for _, count in read] == [1] * 4 + [2] * 2 + [3] * 2 + [4] * 8
+    assert [first for first, _ in read] == list(np.cumsum([0, *(count for _, count in read)])[:-1])
+    assert [row["tokens"] for row in read_metrics(tmp_path / "whole/metrics.jsonl").steps][-1] == stage.training.tokens
+    halves = make_trainer(graph, stage, tmp_path / "halves")
+    halves.batches.at_sequence = 11
+    with pytest.raises(TrainingStopped):
+        halves.run()
+    resumed = make_trainer(graph, stage, tmp_path / "halves")
+    resumed.run()
+    mine, theirs = weights(resumed), weights(whole)
+    assert all(torch.equal(mine[name], theirs[name]) for name in theirs)
+
+
+def test_jump_of_the_loss_is_told_with_its_place(
+    tmp_path: Path, make_graph: Make, make_trainer: Make, stage_of: Make, capsys: pytest.CaptureFixture
+) -> None:
+    graph = make_graph(budget_tokens=60 * 4 * 32, learning_rate=1e-3)
+    trainer = make_trainer(graph, stage_of(graph, "transformer"), tmp_path / "run")
+    loss = trainer.model.loss
+
+    def jump(trainer: Trainer, step: int) -> None:
+        trainer.model.loss = (lambda *given: loss(*given) + 9) if step == 50 else loss
+
+    before_step(trainer, jump)
+    trainer.run()
+    warnings = [e["message"] for e in read_metrics(tmp_path / "run/metrics.jsonl").events if e["event"] == "warning"]
+    assert len(warnings) == 1
+    assert "loss of step 50" in warnings[0]
+    assert 'data position {"text": 196}' in warnings[0]
+    assert f"warning: {warnings[0]}" in capsys.readouterr().err
