@@ -133,7 +133,7 @@ def main() -> None:
         cluster.down()
         return
     try:
-        cluster.up(Layout(cpus=max(1, (os.cpu_count() or 2) // 2)), tied=False)
+        cluster.up(Layout(cpus=max(2, os.cpu_count() or 2)), tied=False)
     except RuntimeError as error:
         sys.exit(f"error: {error}")
     print(f"two nodes are ready; now: . {cluster.folder}/env")

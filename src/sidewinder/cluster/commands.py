@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 from typing import Annotated
 
@@ -34,3 +35,41 @@ def register(app: typer.Typer, logged: Callable[[Path | None], AbstractContextMa
         graph = Graph(load_study(config))
         with logged(log):
             run(graph, graph.stage_at(into), parse_ask(ask or []))
+
+    @app.command()
+    def status(
+        config: Config = DEFAULT,
+        once: Annotated[bool, typer.Option(help="Print the table and end, instead of keeping it up to date.")] = False,
+    ) -> None:
+        """Tells where every training stage stands: step, loss, speed, time left, job, attempts."""
+        from sidewinder.cluster.status import show
+
+        with suppress(KeyboardInterrupt):
+            show(Graph(load_study(config)), once=once)
+
+    @app.command()
+    def logs(
+        run: Run,
+        config: Config = DEFAULT,
+        lines: Annotated[int, typer.Option("--lines", "-n", help="How many of its last lines.")] = 20,
+        follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on with what is added.")] = False,
+        task: Annotated[int, typer.Option(help="Which process of the job.")] = 0,
+    ) -> None:
+        """Shows what a run's newest job wrote."""
+        from sidewinder.cluster.logs import newest_log, show_log
+        from sidewinder.cluster.select import stages_named
+
+        graph = Graph(load_study(config))
+        path = newest_log(graph, stages_named(graph, run), task)
+        print(f"{path}:", file=sys.stderr)
+        with suppress(KeyboardInterrupt):
+            show_log(path, lines, follow=follow)
+
+    @app.command()
+    def cancel(run: Run, config: Config = DEFAULT) -> None:
+        """Ends a run's job, and what waits for it; its saves stay."""
+        from sidewinder.cluster.cancel import cancel as end
+        from sidewinder.cluster.select import stages_named
+
+        for line in end(stages_named(Graph(load_study(config)), run)):
+            print(line)

@@ -16,7 +16,7 @@ from typing import IO
 
 from sidewinder.cluster.ask import HERE, Ask, launcher_of, shape_of
 from sidewinder.cluster.kin import same_process, snakemake_above
-from sidewinder.cluster.ledger import Ledger, Submission, fruitless
+from sidewinder.cluster.ledger import Ledger, Submission, fruitless, log_path
 from sidewinder.cluster.rank import Rank, train
 from sidewinder.cluster.slurm import UNREACHABLE, JobState, past
 from sidewinder.cluster.standing import notice_s, standing
@@ -193,7 +193,7 @@ class Controller:
     def _give_up_waiting(self, submission: Submission, state: JobState) -> None:
         """Cancels a job that will never start. Raises ClusterError then."""
         if state.state in ("PENDING", "REQUEUE_HOLD") and state.reason.startswith(NEVER):
-            self.launcher.cancel(submission)
+            self.launcher.cancel(submission.job or "", submission)
             fields = {"job": submission.job, "restarts": state.restarts, "state": "", "why": state.reason}
             self.ledger.write("ended", submission=submission.number, **fields)
             raise ClusterError(
@@ -257,11 +257,6 @@ class Controller:
         path = log_path(self.ledger.folder, submission.job)
         lines = path.read_text(errors="replace").splitlines() if path.is_file() else []
         return path, [line for line in lines if line.strip()][-LOG_LINES:]
-
-
-def log_path(folder: Path, job: str | None, task: int = 0) -> Path:
-    """What a task of a job wrote to stderr, all its starts one after another."""
-    return folder / f"{job}_{task}_log.err"
 
 
 @contextmanager

@@ -192,6 +192,11 @@ def _stillborn(row: dict[str, Any], submissions: list[Submission]) -> Attempt:
     )
 
 
+def log_path(folder: Path, job: str | None, task: int = 0) -> Path:
+    """What a task of a job wrote to stderr, all its starts one after another."""
+    return folder / f"{job}_{task}_log.err"
+
+
 def fruitless(attempts: list[Attempt], saves: list[tuple[float, int]], since: float) -> int:
     """How many attempts in a row, up to the last, failed without a save newer than all before.
 

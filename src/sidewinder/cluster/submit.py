@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import shlex
+import signal
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
@@ -54,7 +55,7 @@ class Launcher(Protocol):
     def state(self, submission: Submission) -> JobState:
         """Where a job is now."""
 
-    def cancel(self, submission: Submission) -> None:
+    def cancel(self, job: str, submission: Submission) -> None:
         """Ends a job."""
 
     @property
@@ -105,9 +106,8 @@ class SlurmLauncher:
         assert submission.job
         return slurm.job_state(submission.job)
 
-    def cancel(self, submission: Submission) -> None:
-        assert submission.job
-        slurm.cancel(submission.job)
+    def cancel(self, job: str, submission: Submission) -> None:
+        slurm.cancel(job)
 
 
 def _parameters(order: Order) -> dict[str, Any]:
@@ -199,10 +199,9 @@ class LocalLauncher:
         running = now is not None and then in (None, now)
         return JobState("RUNNING", nodes=self.cluster) if running else JobState(GONE)
 
-    def cancel(self, submission: Submission) -> None:
-        assert submission.job
-        if not self.state(submission).ended:
-            os.kill(int(submission.job), 2)  # submitit's watcher ends its tasks on SIGINT.
+    def cancel(self, job: str, submission: Submission) -> None:
+        if submission.job is None or not self.state(submission).ended:
+            os.kill(int(job), signal.SIGINT)  # submitit's watcher ends its tasks on SIGINT.
 
 
 class DebugLauncher:
@@ -228,7 +227,7 @@ class DebugLauncher:
     def state(self, submission: Submission) -> JobState:
         return JobState(GONE)
 
-    def cancel(self, submission: Submission) -> None:
+    def cancel(self, job: str, submission: Submission) -> None:
         return
 
 
