@@ -24,7 +24,9 @@ def newest_log(graph: Graph, stages: Iterable[Stage], task: int) -> Path:
     found = [path for stage in listed for path in _logs(graph, stage, task) if path.is_file() and path.stat().st_size]
     if not found:
         names = ", ".join(stage.title for stage in listed)
-        raise ConfigError(f"no log of {names}, task {task}", remedy="wait until it has started; see `sidewinder status`")
+        raise ConfigError(
+            f"no log of {names}, task {task}", remedy="wait until it has started; see `sidewinder status`"
+        )
     return max(found, key=lambda path: path.stat().st_mtime)
 
 

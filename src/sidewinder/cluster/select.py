@@ -16,7 +16,9 @@ def stages_named(graph: Graph, text: str) -> list[Stage]:
     found = [stage for stage in graph.stages if text in _names(stage)]
     if found:
         return found
-    names = list(dict.fromkeys(f"{stage.model_name}-s{stage.seed}{end}" for stage in graph.stages for end in _ends(stage)))
+    names = list(
+        dict.fromkeys(f"{stage.model_name}-s{stage.seed}{end}" for stage in graph.stages for end in _ends(stage))
+    )
     near = get_close_matches(text, names, n=1, cutoff=0.0)[0]
     raise ConfigError(f"the study has no run {text!r}; nearest: {near}", remedy=f"use one of: {', '.join(names)}")
 
