@@ -36,7 +36,7 @@ from sidewinder.model import LanguageModel, init_weights
 from sidewinder.model.count import count_parameters, flops_per_token
 from sidewinder.train.hardware import peak_of
 from sidewinder.train.loop import Trainer
-from sidewinder.train.signals import StopSignals
+from sidewinder.train.parallel.parallelize import prepare_layers
 
 BATCH, LENGTH, VOCABULARY, WARM_UPS = 4, 4096, 32_000, 4
 HYBRID = "M-M-M--M-M*-M-M-M-M--M*-M-M-"  # The first half of the 8B hybrid's layers.
@@ -131,8 +131,6 @@ PAIRS = {
 
 def our_steps(config: ModelConfig, steps: int, compiled: bool, recompute: str) -> tuple[list[float], int]:
     """Seconds of each step and peak bytes of the loop's own step."""
-    from sidewinder.train.parallel.parallelize import prepare_layers
-
     training = Training(
         context_tokens=LENGTH,
         batch_sequences=BATCH,
@@ -148,10 +146,9 @@ def our_steps(config: ModelConfig, steps: int, compiled: bool, recompute: str) -
     model = model.to_empty(device="cuda")
     init_weights(model, 1)
     prepare_layers(model, training)
-    with tempfile.TemporaryDirectory() as folder, StopSignals() as stop:
+    with tempfile.TemporaryDirectory() as folder:
         trainer = Trainer("benchmark", Path(folder), "0" * 64, model, Sequences(), training)
-        trainer.stop = stop
-        return timed(lambda step: trainer._step(step), steps)
+        return timed(lambda step: trainer.compute(step), steps)
 
 
 def peer_steps(pair: Pair, steps: int, compiled: bool) -> tuple[list[float], int]:

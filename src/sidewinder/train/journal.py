@@ -7,8 +7,7 @@ import sys
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 from sidewinder import record
 from sidewinder.train.metrics import MetricsWriter, set_aside_metrics
@@ -18,7 +17,7 @@ from sidewinder.train.writers import Writers, open_writers
 
 @dataclass
 class Journal:
-    """Between entering and leaving, takes a stage's events; on processes that are not the first it takes none."""
+    """Between opening and closing, takes a stage's events; on processes that are not the first it takes none."""
 
     title: str
     folder: Path
@@ -32,20 +31,19 @@ class Journal:
     def path(self) -> Path:
         return self.folder / "metrics.jsonl"
 
-    def __enter__(self) -> Self:
-        if self.speaks:
-            with explained(self.folder):
-                if moved := set_aside_metrics(self.path, self.identity):
-                    self.tell(f"{self.path} was of another configuration or corpus: it is now {moved}")
-                self._metrics = self._open.enter_context(MetricsWriter(self.path))
-            about = {"study": self.study, "title": self.title, "identity": self.identity}
-            writers = open_writers(self.writers, self.folder, warn=self.warn, **about)
-            self._writers: Writers = self._open.enter_context(writers)
-        return self
+    def open(self) -> None:
+        """Opens metrics.jsonl and the writers. Raises CheckpointError (disk) and ConfigError (a writer)."""
+        if not self.speaks:
+            return
+        with explained(self.folder):
+            if moved := set_aside_metrics(self.path, self.identity):
+                self.tell(f"{self.path} was of another configuration or corpus: it is now {moved}")
+            self._metrics = self._open.enter_context(MetricsWriter(self.path))
+        about = {"study": self.study, "title": self.title, "identity": self.identity}
+        writers = open_writers(self.writers, self.folder, warn=self.warn, **about)
+        self._writers: Writers = self._open.enter_context(writers)
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def close(self) -> None:
         self._open.close()
 
     def begin(self, step: int, processes: int) -> None:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import math
 import time
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -23,6 +24,7 @@ from sidewinder.config.training import Training
 from sidewinder.errors import TrainingDiverged
 from sidewinder.model import LanguageModel
 from sidewinder.model.count import flops_per_token
+from sidewinder.model.share import local
 from sidewinder.progress import Progress
 from sidewinder.train.batch import Part, parts_of
 from sidewinder.train.device import memory_bytes, precision, prepare_torch
@@ -43,6 +45,8 @@ from sidewinder.train.watch.stragglers import probe_s
 
 PROBE_EVERY_STEPS = 500
 """How often the processes compare their speed."""
+PAST_LOSSES = 256
+"""Losses of an earlier attempt that a jump is measured against."""
 
 
 class Batches(Protocol):
@@ -106,7 +110,9 @@ class Trainer:
             peak_of(self.device) if training.precision == "bfloat16" else None,
             self.batches.bytes_per_token,
         )
+        self.policy = NonFinitePolicy(training.non_finite)
         self.stop = StopSignals()
+        self.watchdog = Watchdog(training.hang_timeout_s, self.folder, self.world.rank, tell=self._hangs)
 
     def run(self) -> None:
         """Trains from the newest good save, or from the first step.
@@ -115,27 +121,44 @@ class Trainer:
         are then those of the step before), TrainingStopped (a signal; the state is saved) and CheckpointError (the
         disk is full or not writable).
         """
-        watchdog = Watchdog(self.training.hang_timeout_s, self.folder, self.world.rank)
-        with self.journal, self.stop, watchdog:
+        with closing(self.journal), self.stop, self.watchdog:
+            self.world.together(self.journal.open)
             total, step = self.training.steps, self._resume()
             with Progress(self.title, total=total, unit="step", done=step, silent=not self.world.first) as progress:
                 while step < total:
-                    watchdog.beat(step + 1)
                     step = self._advance(step + 1, progress)
+            self._check_weights()
             self.journal.log("end", step=total)
+
+    def compute(self, step: int) -> tuple[Sums, Decision]:
+        """A step but for what is told of it: gradients, their exchange, a decision, and the update it allows."""
+        self.watchdog.beat(step)
+        sums = self._exchange(self._gradients(step))
+        decision = self._decide(step, sums)
+        if decision.action is Action.PROCEED:
+            set_rate(self.optimizer, learning_rate(self.training, step))
+            clip(self.parameters, sums.norm, self.training.clip_norm)
+            self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        return sums, decision
 
     def _resume(self) -> int:
         """Restores the newest good save and what the watchers knew; returns the save's step, 0 for none."""
         step = self._restore()
-        past = read_metrics(self.journal.path) if self.world.first else None
-        rows, events = self.world.alone_first(lambda: past and (past.steps, past.events)) or ([], [])
-        self.policy = NonFinitePolicy(self.training.non_finite, events)
-        self.spikes = SpikeDetector(losses=[row["loss"] for row in rows if row["step"] <= step])
+        spent, losses = self.world.alone_first(lambda: self._past(step))
+        self.policy = NonFinitePolicy(self.training.non_finite, spent)
+        self.spikes = SpikeDetector(losses=losses)
         self.stragglers = StragglerWatch()
         self.journal.begin(step, self.world.size)
         if step:
             self.journal.tell(f"{self.title}: goes on from step {step:,} of {self.training.steps:,}")
         return step
+
+    def _past(self, step: int) -> tuple[list[dict[str, Any]], list[float]]:
+        """What earlier attempts spent of the budget for steps that are not finite, and their last losses."""
+        metrics = read_metrics(self.journal.path)
+        spent = [event for event in metrics.events if event["event"] in (SKIP, ROLLBACK)]
+        return spent, [row["loss"] for row in metrics.steps if row["step"] <= step][-PAST_LOSSES:]
 
     def _restore(self) -> int:
         """Puts back the newest good save; returns its step, 0 where there is none."""
@@ -147,41 +170,29 @@ class Trainer:
     def _advance(self, step: int, progress: Progress) -> int:
         """Makes a step, or does what is to be done about one that cannot be made; returns the step reached."""
         started = time.perf_counter()
-        sums = self._exchange(self._gradients(step))
-        decision = self._decide(step, sums)
+        sums, decision = self.compute(step)
         if decision.action is Action.STOP:
             raise self._diverged(step, sums, decision)
         if decision.action is Action.ROLL_BACK:
             return self._roll_back(step, sums, decision, progress)
         if decision.action is Action.SKIP:
             self._tell_of(SKIP, step, sums, decision)
-            self.optimizer.zero_grad(set_to_none=True)
         else:
-            rate = self._update(step, sums)
-            row = self._row(step, sums, rate, time.perf_counter() - started)
+            row = self._row(step, sums, time.perf_counter() - started)
             self.journal.log("step", **row)
             _show(progress, row)
         self._after(step, sums)
         progress.update(1)
         return step
 
-    def _update(self, step: int, sums: Sums) -> float:
-        """Clips, steps and clears; returns the rate."""
-        rate = learning_rate(self.training, step)
-        set_rate(self.optimizer, rate)
-        clip(self.parameters, sums.norm, self.training.clip_norm)
-        self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=True)
-        return rate
-
-    def _row(self, step: int, sums: Sums, rate: float, step_s: float) -> dict[str, Any]:
+    def _row(self, step: int, sums: Sums, step_s: float) -> dict[str, Any]:
         """What metrics.jsonl says of a step."""
         tokens = batch_sequences(self.training, step) * self.training.context_tokens
         return {
             "step": step,
             "tokens": tokens_after(self.training, step),
             "loss": sums.loss,
-            "learning_rate": rate,
+            "learning_rate": learning_rate(self.training, step),
             "gradient_norm": sums.norm,
             "step_s": round(step_s, 6),
             **self.meter.fields(tokens=tokens, step_s=step_s, loss=sums.loss),
@@ -203,6 +214,7 @@ class Trainer:
                 own = share * self.model.loss(inputs_BL, targets_BL, resets_BL)
             own.backward()
             loss += own.detach()
+            self.watchdog.beat(step)
         sum_small(self.parameters, self.world)
         return loss
 
@@ -235,7 +247,6 @@ class Trainer:
     def _roll_back(self, step: int, sums: Sums, decision: Decision, progress: Progress) -> int:
         """Goes back to the newest save."""
         reached = self._restore()
-        self.optimizer.zero_grad(set_to_none=True)
         self._tell_of(ROLLBACK, step, sums, decision, from_step=reached)
         progress.done = reached
         return reached
@@ -289,7 +300,21 @@ class Trainer:
         if self.saver.busy:
             with self.meter.waiting(CHECKPOINT_STALL):
                 done = self.saver.finish()
+            self.watchdog.beat(done["step"])
             self.journal.log("save", **done)
+
+    def _check_weights(self) -> None:
+        """Raises TrainingDiverged where the last steps were skipped because the weights are spoilt."""
+        if self.policy.in_a_row:
+            sizes = torch.stack(torch._foreach_norm([local(parameter.detach()) for parameter in self.parameters]))
+            if not all(self.world.gathered(bool(sizes.isfinite().all()))):
+                raise TrainingDiverged(
+                    f"{self.title}: weights are not finite after the last steps, which were skipped",
+                    remedy="run the same command again: it goes on from the newest save; or lower learning_rate",
+                )
+
+    def _hangs(self, message: str) -> None:
+        self.journal.log("hang", message=message)
 
     def _position(self, step: int) -> str:
         return json.dumps(self.batches.position(sequences_before(self.training, step)), sort_keys=True)
