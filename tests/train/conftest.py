@@ -37,6 +37,11 @@ MODELS = {
     "mamba2": SMALL | {"pattern": "MM"},
     "hybrid": SMALL | {"pattern": "M-*-"},
 }
+WIDE: dict[str, Any] = {
+    "hidden_size": 64,
+    "mamba1": {"state_size": 16},
+    "mamba2": {"state_size": 32, "head_size": 32, "groups": 2, "chunk": 32},
+}
 TRAINING: dict[str, Any] = {
     "context_tokens": 32,
     "batch_sequences": 4,
@@ -57,15 +62,18 @@ EXTENSION: dict[str, Any] = {
 }
 
 
-def study_values(folder: Path, **training: Any) -> dict[str, Any]:
-    """A study of four models of two to four layers; `training` changes its training settings."""
+def study_values(folder: Path, wide: bool = False, **training: Any) -> dict[str, Any]:
+    """A study of four models of two to four layers; `training` changes its training settings.
+
+    Where `wide`, they are large enough for every kernel of a GPU.
+    """
     return {
         "study": "tiny",
         "results": str(folder / "results"),
         "sources": {"text": {"reader": {"kind": "text", "path": str(folder)}}},
         "blend": {"text": 1.0},
         "tokenizer": {"vocab_size": VOCABULARY, "sample_bytes": 16 * VOCABULARY},
-        "models": MODELS,
+        "models": {name: model | WIDE for name, model in MODELS.items()} if wide else MODELS,
         "training": TRAINING | training,
         "extensions": [EXTENSION],
     }

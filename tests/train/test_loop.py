@@ -113,7 +113,7 @@ def test_bfloat16_keeps_float32_weights(tmp_path: Path, make_graph: Make, make_t
         trainer: Trainer = make_trainer(graph, stage_of(graph, "transformer"), tmp_path / f"run-{precision}")
         trainer.run()
         trainers.append(trainer)
-    assert {parameter.dtype for parameter in trainers[1].parameters} == {torch.float32}
+    assert {parameter.dtype for parameter in trainers[1].engine.parameters} == {torch.float32}
     full, half = losses(trainers[0].folder), losses(trainers[1].folder)
     assert full != half
     assert half == pytest.approx(full, abs=0.05)
@@ -132,7 +132,7 @@ def test_divergence_names_step_and_data_and_leaves_the_weights(
     for part in (" at step 4 of 12", position, "step-00000001", "lower learning_rate (now 1e+20)", "weights were not"):
         assert part in message
     kept = saved(tmp_path / "run/state/step-00000001")
-    now = state_tensors(trainer.model, trainer.optimizer)
+    now = state_tensors(trainer.model, trainer.engine.optimizer)
     assert all(torch.equal(kept[name], value) for name, value in now.items() if name.startswith("weights/"))
     assert read_metrics(tmp_path / "run/metrics.jsonl").events[-1]["event"] == "stop"
 
@@ -148,7 +148,7 @@ def test_a_bad_batch_is_skipped(tmp_path: Path, make_graph: Make, make_trainer: 
     metrics = read_metrics(tmp_path / "run/metrics.jsonl")
     assert [row["step"] for row in metrics.steps] == [1, 2, 3, 4, 6, 7, 8, 9, 10, 11, 12]
     assert [event["step"] for event in metrics.events if event["event"] == "skip"] == [5]
-    assert trainer.optimizer.state[trainer.parameters[0]]["step"] == 11
+    assert trainer.engine.optimizer.state[trainer.engine.parameters[0]]["step"] == 11
 
 
 def test_spoilt_weights_are_mended_from_the_save(
@@ -165,7 +165,7 @@ def test_spoilt_weights_are_mended_from_the_save(
         after(step, sums)
         if step == 7 and next(strikes, None):
             with torch.no_grad():
-                trainer.parameters[3].view(-1)[0] = torch.nan
+                trainer.engine.parameters[3].view(-1)[0] = torch.nan
 
     trainer._after = struck
     trainer.run()

@@ -1,4 +1,4 @@
-"""The training loop: batch → micro-batches → gradients → clip → step, and what happens between two steps.
+"""The training loop: step after step, and what happens between two of them.
 
 Steps are counted from 1; a save of step s holds the state after it. Everything that the next step depends on is in the
 save (weights, optimizer state, s) or is a pure function of s (data, learning rate): that is why a resumed run gives
@@ -14,26 +14,20 @@ import time
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
-import numpy as np
 import torch
-import torch.distributed as dist
 
 from sidewinder.config.training import Training
 from sidewinder.errors import TrainingDiverged
 from sidewinder.model import LanguageModel
-from sidewinder.model.count import flops_per_token
 from sidewinder.model.share import local
 from sidewinder.progress import Progress
-from sidewinder.train.batch import Part, parts_of
-from sidewinder.train.device import memory_bytes, precision, prepare_torch
-from sidewinder.train.hardware import peak_of
+from sidewinder.train.device import memory_bytes
+from sidewinder.train.engine import Batches, Engine
 from sidewinder.train.journal import Journal
-from sidewinder.train.meter import CHECKPOINT_STALL, DATA_WAIT, Meter
+from sidewinder.train.meter import CHECKPOINT_STALL
 from sidewinder.train.metrics import read_metrics
-from sidewinder.train.optimizer import make_optimizer, set_rate, state_tensors
-from sidewinder.train.parallel.gradients import clip, squared_norm, sum_small
 from sidewinder.train.parallel.world import World
 from sidewinder.train.saver import Saver
 from sidewinder.train.saves import saves
@@ -47,19 +41,6 @@ PROBE_EVERY_STEPS = 500
 """How often the processes compare their speed."""
 PAST_LOSSES = 256
 """Losses of an earlier attempt that a jump is measured against."""
-
-
-class Batches(Protocol):
-    """What the loop asks of a data loader; sequences of a run are counted from 0."""
-
-    eos: int
-    bytes_per_token: float | None
-
-    def sequences(self, first: int, count: int) -> tuple[np.ndarray, np.ndarray]:
-        """(inputs_BL, targets_BL) of some sequences: a pure function of seed and place."""
-
-    def position(self, first: int) -> dict[str, Any]:
-        """Where in the data a sequence lies, for messages."""
 
 
 @dataclass(frozen=True)
@@ -88,12 +69,7 @@ class Trainer:
 
     def __post_init__(self) -> None:
         training = self.training
-        self.device = prepare_torch(training)
-        if self.world.device_mesh is None:
-            self.model.to(self.device)
-        self.model.train()
-        self.parameters = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
-        self.optimizer = make_optimizer(self.model, training)
+        self.engine = Engine(self.model, self.batches, training, self.world)
         self.journal = Journal(self.title, self.folder, self.identity, self.world.first, training.writers, self.study)
         self.saver = Saver(
             self.folder / "state",
@@ -101,14 +77,8 @@ class Trainer:
             self.world,
             keep=training.keep_saves,
             keep_every_tokens=training.keep_every_tokens,
-            asynchronous=self.device.type == "cuda",
+            asynchronous=self.engine.device.type == "cuda",
             warn=self.journal.warn,
-        )
-        self.meter = Meter(
-            flops_per_token(self.model.config, self.model.vocab_size, training.context_tokens),
-            self.world.size,
-            peak_of(self.device) if training.precision == "bfloat16" else None,
-            self.batches.bytes_per_token,
         )
         self.policy = NonFinitePolicy(training.non_finite)
         self.stop = StopSignals()
@@ -133,13 +103,14 @@ class Trainer:
     def compute(self, step: int) -> tuple[Sums, Decision]:
         """A step but for what is told of it: gradients, their exchange, a decision, and the update it allows."""
         self.watchdog.beat(step)
-        sums = self._exchange(self._gradients(step))
+        loss = self.engine.gradients(step, self.watchdog.beat)
+        writing = self.saver.busy and not self.saver.written
+        mean, norm, (*told, still_writing) = self.engine.exchange(loss, [*self.stop.numbers, float(writing)])
+        sums = Sums(mean, norm, agreed(told), still_writing == 0)
         decision = self._decide(step, sums)
         if decision.action is Action.PROCEED:
-            set_rate(self.optimizer, learning_rate(self.training, step))
-            clip(self.parameters, sums.norm, self.training.clip_norm)
-            self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=True)
+            self.engine.update(step, norm)
+        self.engine.clear()
         return sums, decision
 
     def _resume(self) -> int:
@@ -164,7 +135,7 @@ class Trainer:
         """Puts back the newest good save; returns its step, 0 where there is none."""
         save = self.saver.newest()
         if save:
-            self.saver.restore(save, state_tensors(self.model, self.optimizer))
+            self.saver.restore(save, self.engine.state())
         return save.step if save else 0
 
     def _advance(self, step: int, progress: Progress) -> int:
@@ -195,46 +166,9 @@ class Trainer:
             "learning_rate": learning_rate(self.training, step),
             "gradient_norm": sums.norm,
             "step_s": round(step_s, 6),
-            **self.meter.fields(tokens=tokens, step_s=step_s, loss=sums.loss),
-            "memory_bytes": memory_bytes(self.device),
+            **self.engine.meter.fields(tokens=tokens, step_s=step_s, loss=sums.loss),
+            "memory_bytes": memory_bytes(self.engine.device),
         }
-
-    def _gradients(self, step: int) -> torch.Tensor:
-        """Accumulates this process's part of the gradient of the mean loss over all tokens of a step.
-
-        Returns its part of the loss. All parts are equal in size, so the mean over tokens is the mean of theirs.
-        """
-        with self.meter.waiting(DATA_WAIT):
-            parts = self._parts(step)
-        share = 1 / (len(parts) * self.world.size)
-        loss = torch.zeros((), device=self.device)
-        for part in parts:
-            inputs_BL, targets_BL, resets_BL = part.to(self.device)
-            with precision(self.training, self.device):
-                own = share * self.model.loss(inputs_BL, targets_BL, resets_BL)
-            own.backward()
-            loss += own.detach()
-            self.watchdog.beat(step)
-        sum_small(self.parameters, self.world)
-        return loss
-
-    def _parts(self, step: int) -> list[Part]:
-        """The micro-batches of a step that this process computes: its sequences, and its stretch of each."""
-        count = batch_sequences(self.training, step) // self.world.mesh.data
-        first = sequences_before(self.training, step) + self.world.place("replica", "shard") * count
-        inputs_BL, targets_BL = self.batches.sequences(first, count)
-        eos = self.batches.eos if self.training.reset_documents else None
-        size = self.training.micro_batch_sequences or count
-        return parts_of(inputs_BL, targets_BL, size=size, eos=eos, world=self.world)
-
-    def _exchange(self, loss: torch.Tensor) -> Sums:
-        """Sums over the processes: the loss, the gradients' norm, who was told to stop, who is still saving."""
-        flags = torch.tensor([*self.stop.numbers, float(self.saver.busy and not self.saver.written)])
-        numbers = torch.cat([torch.stack([loss, squared_norm(self.parameters, self.world)]), flags.to(self.device)])
-        if self.world.device_mesh is not None:
-            dist.all_reduce(numbers)
-        mean, squared, *told, writing = numbers.tolist()  # The one wait for the device in a step.
-        return Sums(mean, math.sqrt(squared) if squared >= 0 else math.nan, agreed(told), writing == 0)
 
     def _decide(self, step: int, sums: Sums) -> Decision:
         """What becomes of a step; all processes decide alike, since they know the same numbers."""
@@ -278,7 +212,7 @@ class Trainer:
             message = f"the loss of step {step:,}, {sums.loss:.3f}, is {deviations:.1f} deviations above the last ones"
             self.journal.warn(f"{self.title}: {message}; data position {self._position(step)}")
         if self.world.size > 1 and step % PROBE_EVERY_STEPS == 0:
-            slow = self.stragglers.check(step, self.world.gathered(probe_s(self.device)))
+            slow = self.stragglers.check(step, self.world.gathered(probe_s(self.engine.device)))
             if slow:
                 self.journal.warn(f"{self.title}: slower than the others: rank {', '.join(map(str, slow))}")
 
@@ -290,15 +224,15 @@ class Trainer:
         """Begins a save; waits for it where asked, or where saving is not asynchronous."""
         self._finish_save()
         self.journal.sync()
-        with self.meter.waiting(CHECKPOINT_STALL):
-            self.saver.start(step, tokens_after(self.training, step), state_tensors(self.model, self.optimizer))
+        with self.engine.meter.waiting(CHECKPOINT_STALL):
+            self.saver.start(step, tokens_after(self.training, step), self.engine.state())
         if wait or not self.saver.asynchronous:
             self._finish_save()
 
     def _finish_save(self) -> None:
         """Waits for the save that is being written, if there is one, and makes it count."""
         if self.saver.busy:
-            with self.meter.waiting(CHECKPOINT_STALL):
+            with self.engine.meter.waiting(CHECKPOINT_STALL):
                 done = self.saver.finish()
             self.watchdog.beat(done["step"])
             self.journal.log("save", **done)
@@ -306,7 +240,9 @@ class Trainer:
     def _check_weights(self) -> None:
         """Raises TrainingDiverged where the last steps were skipped because the weights are spoilt."""
         if self.policy.in_a_row:
-            sizes = torch.stack(torch._foreach_norm([local(parameter.detach()) for parameter in self.parameters]))
+            sizes = torch.stack(
+                torch._foreach_norm([local(parameter.detach()) for parameter in self.engine.parameters])
+            )
             if not all(self.world.gathered(bool(sizes.isfinite().all()))):
                 raise TrainingDiverged(
                     f"{self.title}: weights are not finite after the last steps, which were skipped",

@@ -54,8 +54,21 @@ class Made:
         return {"made": first}
 
 
+# Large enough for every kernel of a GPU.
+WIDE: dict[str, Any] = {
+    "hidden_size": 128,
+    "attention": {"heads": 4, "kv_heads": 2, "head_size": 32},
+    "mlp": {"size": 256},
+    "mamba1": {"state_size": 16, "dt_rank": 16},
+    "mamba2": {"state_size": 32, "head_size": 32, "groups": 2, "chunk": 32},
+}
+
+
 def model_config(case: dict[str, Any]) -> ModelConfig:
-    return ModelConfig.model_validate(ARCHITECTURES[case["architecture"]])
+    config = ARCHITECTURES[case["architecture"]]
+    if case.get("wide"):
+        config = config | {key: config[key] | WIDE[key] if key != "hidden_size" else WIDE[key] for key in WIDE}
+    return ModelConfig.model_validate(config)
 
 
 def training_of(case: dict[str, Any], mesh: Mesh) -> Training:

@@ -38,7 +38,7 @@ def train(case: dict[str, Any], folder: Path, spoil_at: int | None) -> None:
     def sequences(first: int, count: int) -> tuple[np.ndarray, np.ndarray]:
         last_rank, step = world.rank == world.size - 1, first // training.batch_sequences + 1
         if last_rank and step == spoil_at and next(left, False):
-            own = trainer.parameters[0].detach()
+            own = trainer.engine.parameters[0].detach()
             getattr(own, "to_local", lambda: own)().fill_(math.inf)
         return read(first, count)
 

@@ -1,0 +1,123 @@
+"""The arithmetic of a step: this process's batch, its gradients, what the processes tell each other, the update.
+
+The same alone and as one of many processes. Steps are counted from 1.
+"""
+
+# Shape legend: B sequences of a step (of this process), L tokens of a sequence.
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from sidewinder.config.training import Training
+from sidewinder.model import LanguageModel
+from sidewinder.model.count import flops_per_token
+from sidewinder.train.batch import Part, parts_of
+from sidewinder.train.device import precision, prepare_torch
+from sidewinder.train.hardware import peak_of
+from sidewinder.train.meter import DATA_WAIT, Meter
+from sidewinder.train.optimizer import make_optimizer, set_rate, state_tensors
+from sidewinder.train.parallel.gradients import clip, squared_norm, sum_small
+from sidewinder.train.parallel.world import World
+from sidewinder.train.schedule import batch_sequences, learning_rate, sequences_before
+
+
+class Batches(Protocol):
+    """What the loop asks of a data loader; sequences of a run are counted from 0."""
+
+    eos: int
+    bytes_per_token: float | None
+
+    def sequences(self, first: int, count: int) -> tuple[np.ndarray, np.ndarray]:
+        """(inputs_BL, targets_BL) of some sequences: a pure function of seed and place."""
+
+    def position(self, first: int) -> dict[str, Any]:
+        """Where in the data a sequence lies, for messages."""
+
+
+@dataclass
+class Engine:
+    """A model on this process's device, its optimizer, its part of the data."""
+
+    model: LanguageModel
+    batches: Batches
+    training: Training
+    world: World
+
+    def __post_init__(self) -> None:
+        training = self.training
+        self.device = prepare_torch(training)
+        if self.world.device_mesh is None:
+            self.model.to(self.device)
+        self.model.train()
+        self.parameters = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
+        self.optimizer = make_optimizer(self.model, training)
+        self.meter = Meter(
+            flops_per_token(self.model.config, self.model.vocab_size, training.context_tokens),
+            self.world.size,
+            peak_of(self.device) if training.precision == "bfloat16" else None,
+            self.batches.bytes_per_token,
+        )
+
+    def state(self) -> dict[str, Tensor]:
+        """Everything that a save holds, as views: writing into them restores it."""
+        return state_tensors(self.model, self.optimizer)
+
+    def gradients(self, step: int, beat: Callable[[int], object]) -> Tensor:
+        """Accumulates this process's part of the gradient of the mean loss over all tokens of a step.
+
+        Returns its part of the loss. All parts are equal in size, so the mean over tokens is the mean of theirs.
+        `beat(step)` is called after each of them.
+        """
+        with self.meter.waiting(DATA_WAIT):
+            parts = self._parts(step)
+        share = 1 / (len(parts) * self.world.size)
+        loss = torch.zeros((), device=self.device)
+        for part in parts:
+            inputs_BL, targets_BL, resets_BL = part.to(self.device)
+            with precision(self.training, self.device):
+                own = share * self.model.loss(inputs_BL, targets_BL, resets_BL)
+            own.backward()
+            loss += own.detach()
+            beat(step)
+        sum_small(self.parameters, self.world)
+        return loss
+
+    def _parts(self, step: int) -> list[Part]:
+        """The micro-batches of a step that this process computes: its sequences, and its stretch of each."""
+        count = batch_sequences(self.training, step) // self.world.mesh.data
+        first = sequences_before(self.training, step) + self.world.place("replica", "shard") * count
+        inputs_BL, targets_BL = self.batches.sequences(first, count)
+        eos = self.batches.eos if self.training.reset_documents else None
+        size = self.training.micro_batch_sequences or count
+        return parts_of(inputs_BL, targets_BL, size=size, eos=eos, world=self.world)
+
+    def exchange(self, loss: Tensor, flags: Sequence[float]) -> tuple[float, float, list[float]]:
+        """Sums over the processes: the loss, the gradients' norm, and the flags.
+
+        It is the one wait for the device in a step.
+        """
+        own = torch.stack([loss, squared_norm(self.parameters, self.world)])
+        numbers = torch.cat([own, torch.tensor(flags).to(self.device)])
+        if self.world.device_mesh is not None:
+            dist.all_reduce(numbers)
+        mean, squared, *told = numbers.tolist()
+        return mean, math.sqrt(squared) if squared >= 0 else math.nan, told
+
+    def update(self, step: int, norm: float) -> None:
+        """Clips gradients of this norm and makes the optimizer's step at its rate."""
+        set_rate(self.optimizer, learning_rate(self.training, step))
+        clip(self.parameters, norm, self.training.clip_norm)
+        self.optimizer.step()
+
+    def clear(self) -> None:
+        """Forgets the gradients."""
+        self.optimizer.zero_grad(set_to_none=True)

@@ -1,0 +1,84 @@
+"""Training on a GPU: resumed to the bit where told to be deterministic, saved while it goes on, near the CPU's losses."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from sidewinder.train.metrics import read_metrics
+from sidewinder.train.saves import described
+from sidewinder.train.signals import TrainingStopped
+
+pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")]
+MODELS = ("transformer", "mamba", "mamba2", "hybrid")
+Make = Callable[..., Any]
+
+
+@pytest.fixture(autouse=True)
+def restored() -> Any:
+    """Determinism is a setting of the process, which other tests do not expect."""
+    yield
+    torch.set_deterministic_debug_mode("default")
+
+
+def losses(folder: Path) -> list[float]:
+    return [row["loss"] for row in read_metrics(folder / "metrics.jsonl").steps]
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+@pytest.mark.parametrize("model", MODELS)
+def test_resume_is_bit_equal(
+    model: str, precision: str, tmp_path: Path, make_graph: Make, make_trainer: Make, stage_of: Make
+) -> None:
+    graph = make_graph(wide=True, device="cuda", deterministic=True, precision=precision)
+    stage = stage_of(graph, model)
+    whole = make_trainer(graph, stage, tmp_path / "whole")
+    whole.run()
+    with pytest.raises(TrainingStopped):
+        make_trainer(graph, stage, tmp_path / "halves", stop_at=7).run()
+    second = make_trainer(graph, stage, tmp_path / "halves")
+    second.run()
+    assert losses(tmp_path / "halves") == losses(tmp_path / "whole")
+    for name, value in second.engine.state().items():
+        assert torch.equal(value, whole.engine.state()[name]), name
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_losses_are_near_the_cpus(
+    model: str, tmp_path: Path, make_graph: Make, make_trainer: Make, stage_of: Make
+) -> None:
+    measured = []
+    for device in ("cpu", "cuda"):
+        graph = make_graph(tmp_path / device, wide=True, device=device)
+        make_trainer(graph, stage_of(graph, model), tmp_path / f"run-{device}").run()
+        measured.append(losses(tmp_path / f"run-{device}"))
+    assert measured[1] == pytest.approx(measured[0], abs=5e-3, rel=0)
+
+
+def test_an_asynchronous_save_is_what_was_there(
+    tmp_path: Path, make_graph: Make, make_trainer: Make, stage_of: Make
+) -> None:
+    """A save that is written while training goes on restores the step it was begun at."""
+    graph = make_graph(wide=True, device="cuda", deterministic=True, save_every_tokens=1)
+    stage = stage_of(graph, "hybrid")
+    trainer = make_trainer(graph, stage, tmp_path / "run")
+    assert trainer.saver.asynchronous
+    kept: dict[int, dict[str, torch.Tensor]] = {}
+    start = trainer.saver.start
+
+    def noting(step: int, tokens: int, tensors: dict[str, torch.Tensor]) -> None:
+        kept[step] = {name: tensor.clone() for name, tensor in tensors.items()}
+        start(step, tokens, tensors)
+
+    trainer.saver.start = noting
+    trainer.run()
+    for folder in sorted((tmp_path / "run/state").glob("step-*")):
+        fresh = make_trainer(graph, stage, tmp_path / f"fresh-{folder.name}")
+        tensors = fresh.engine.state()
+        fresh.saver.restore(described(folder), tensors)
+        step = int(folder.name.removeprefix("step-"))
+        assert all(torch.equal(value, kept[step][name]) for name, value in tensors.items())
