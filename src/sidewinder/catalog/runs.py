@@ -8,6 +8,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
+from sidewinder.catalog.attempts import attempt_rows
 from sidewinder.catalog.rows import Row, Rows, artifact_name, flatten, number, text, whole
 from sidewinder.catalog.survey import RUN, STAGE, Record, StageFolder, Survey, read_json
 from sidewinder.record import file_digest
@@ -26,8 +27,10 @@ def run_rows(stages: Iterable[StageFolder]) -> Rows:
         rows["stages"].extend(described.values())
         rows["runs"].append(_run(run, folders, list(described.values())))
         for folder in folders:
+            attempts = attempt_rows(folder)
+            described[folder.stage]["attempts"] = len(attempts) or None
+            rows["attempts"].extend(attempts)
             rows["params"].extend(_params(folder))
-            rows["attempts"].extend(_attempts(folder))
             rows["checkpoints"].extend(_checkpoints(folder, described[folder.stage]))
     return rows
 
@@ -57,7 +60,6 @@ def _stage(folder: StageFolder, siblings: list[StageFolder]) -> Row:
         "train_s": number(facts.get("train_s")),
         "tokens_per_s": number(facts.get("tokens_per_s")),
         "peak_memory_bytes": whole(data.get("peak_memory_bytes")),
-        "attempts": len(_attempts(folder)) or None,
         "status": "finished" if record else "unfinished",
         "job": f"runs/{folder.stage}",
         "started_at": data.get("started_at"),
@@ -121,23 +123,6 @@ def _params(folder: StageFolder) -> list[Row]:
     return [
         {"stage": folder.stage, "run": run, "key": key, "value": text(value), "type": TYPES.get(type(value), "array")}
         for key, value in sorted(flatten(folder.config))
-    ]
-
-
-def _attempts(folder: StageFolder) -> list[Row]:
-    listed = folder.record.fact("attempts") if folder.record else None
-    entries = [entry for entry in listed if isinstance(entry, dict)] if isinstance(listed, list) else []
-    run = folder.stage.split("/")[0]
-    return [
-        {
-            "stage": folder.stage,
-            "run": run,
-            "attempt": place,
-            "from_step": whole(entry.get("from_step")),
-            "started_at": number(entry.get("started_at")),
-            "code_sha256": entry.get("code"),
-        }
-        for place, entry in enumerate(entries, start=1)
     ]
 
 

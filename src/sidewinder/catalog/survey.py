@@ -17,6 +17,7 @@ from typing import Any
 from sidewinder.record import RECORD
 
 METRICS, CONFIG, STUDY, LOCK = "metrics.jsonl", "config.json", "study.json", ".lock"
+LAUNCHED = "cluster"  # The ledger of a stage's jobs.
 # What every record holds; the types tell a record from any other JSON file of that name.
 REQUIRED: dict[str, type | tuple[type, ...]] = {
     "kind": str,
@@ -151,7 +152,7 @@ def _find_stages(results: Path, wanted: set[Path] | None, found: Survey) -> None
     for folder in sorted((results / "runs").glob("*/*")):
         stage, has_config = f"{folder.parent.name}/{folder.name}", (folder / CONFIG).is_file()
         record = records.get(f"runs/{stage}")
-        if not (record or has_config or (folder / METRICS).is_file()):
+        if not (record or has_config or (folder / METRICS).is_file() or (folder / LAUNCHED).is_dir()):
             continue
         if not (RUN.match(folder.parent.name) and STAGE.match(folder.name)):
             found.warn(folder, "is not named MODEL-sSEED-FINGERPRINT/STAGE-CONTEXT, so it is no stage of a run")

@@ -92,8 +92,14 @@ CREATE TABLE attempts (                 -- one row each time that a stage was st
     stage VARCHAR NOT NULL,
     run VARCHAR NOT NULL,
     attempt BIGINT NOT NULL,            -- from 1
-    from_step BIGINT,
+    from_step BIGINT,                   -- null where it ended before training began
     started_at TIMESTAMP,
+    ended_at TIMESTAMP,
+    reason VARCHAR,                     -- finished, timeout, preempted, node failed, requeued, killed, cancelled, …
+    error VARCHAR,                      -- what the job said, where it failed by itself
+    launcher VARCHAR,                   -- slurm, local, debug; null where it ran in the workflow's own process
+    launched_job VARCHAR,               -- number of the launcher's job
+    nodes VARCHAR,
     code_sha256 VARCHAR
 );
 

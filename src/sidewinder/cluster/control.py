@@ -24,7 +24,8 @@ from sidewinder.cluster.submit import LAUNCHERS, Order
 from sidewinder.config.load import write_study
 from sidewinder.errors import ClusterError, SidewinderError
 from sidewinder.graph import Graph, Stage
-from sidewinder.record import RECORD, Job, digest, exclusive, outputs_of
+from sidewinder.record import digest, exclusive
+from sidewinder.train.job import stage_job
 
 # Reasons for which a job of this size will never start.
 NEVER = (
@@ -51,15 +52,6 @@ def launch(graph: Graph, stage: Stage, ask: Ask) -> None:
         return
     with exclusive(Ledger(stage.folder).folder / ".lock") as lock, _detachable(stage):
         Controller(graph, stage, ask, name).run(lock)
-
-
-def stage_job(graph: Graph, stage: Stage) -> Job:
-    """The job that a stage is: what tells whether its record is the one that is wanted."""
-    inputs = outputs_of(graph.blend / RECORD)
-    if stage.parent:
-        inputs += [entry for entry in outputs_of(stage.parent.record) if entry.role == "checkpoint"]
-    name = f"{stage.model_name}-s{stage.seed}/{stage.kind}-{stage.training.context_tokens}"
-    return Job(stage.folder, stage.kind, name, stage.resolved(), inputs)
 
 
 class Controller:
@@ -183,7 +175,7 @@ class Controller:
             if state.state == UNREACHABLE:
                 self.say(f"Slurm does not answer ({state.reason}); {self._job(submission)} is asked for again")
             elif not ended:
-                again = f", start {state.restarts + 1}" if state.restarts else ""
+                again = f", start {state.restarts + 1}" if state.restarts and state.state != "COMPLETING" else ""
                 self.say(f"{self._job(submission)}{again}: {state}")
             self._give_up_waiting(submission, state)
             if self.master and not same_process(*self.master):

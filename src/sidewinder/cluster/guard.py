@@ -53,7 +53,8 @@ class Guard:
             if not self.limit:
                 continue
             if time.monotonic() - asked > ASK_S:
-                asked, self.ends_at = time.monotonic(), job_state(self.job).ends_at
+                asked, state = time.monotonic(), job_state(self.job)
+                self.ends_at = state.ends_at if state.state == "RUNNING" else None
             if self.ends_at and time.time() > self.ends_at - self._notice_s():
                 self.limit = 0
                 os.kill(os.getpid(), signal.SIGUSR2)

@@ -1,17 +1,19 @@
 """What was done about a stage's jobs, written down before and after it is done; nothing is ever rewritten.
 
     <stage folder>/cluster/controller.jsonl    submitting, submitted, ended, gave_up, cancelled, past
-                           job.jsonl           started, stopped, failed, done, past        (by the job's first task)
+                           job-0.jsonl         started, stopped, failed, done, past    (by a job's first task)
+                           job-1.jsonl …       failed                                  (by the others)
                            submitted-1.pkl  study.json  123_submission.sh  123_0_log.err …
 
 A *submission* is one job handed to the launcher; an *attempt* is one start of it, since Slurm may start a job again
-after a time limit, a preemption or the loss of a node. Both files are read as one list of events, in order of time.
+after a time limit, a preemption or the loss of a node. All files are read as one list of events, in order of time.
 """
 
 from __future__ import annotations
 
 import json
 from dataclasses import dataclass, field
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +32,8 @@ REASONS = {
     "OUT_OF_MEMORY": "out of memory",
     "FAILED": "killed",
 }
+FROM_OUTSIDE = {"PREEMPTED", "NODE_FAIL", "BOOT_FAIL", "REQUEUED", "CANCELLED", "OUT_OF_MEMORY", "TIMEOUT"}
+"""After these, what the tasks complain of is the consequence."""
 FAULTS = {"timeout", "failed", "killed", "node failed", "out of memory"}
 """Ends that may be the job's own doing."""
 
@@ -79,13 +83,14 @@ class Ledger:
         """A controller's event."""
         _append(self.folder / "controller.jsonl", event, fields)
 
-    def write_from_job(self, event: str, **fields: Any) -> None:
-        """An event of the job itself; only its first task calls this."""
-        _append(self.folder / "job.jsonl", event, fields)
+    def write_from_job(self, task: int, event: str, **fields: Any) -> None:
+        """An event of a task of the job."""
+        _append(self.folder / f"job-{task}.jsonl", event, fields)
 
     def rows(self) -> list[dict[str, Any]]:
         """All events in order of time."""
-        found = [*_rows(self.folder / "controller.jsonl"), *_rows(self.folder / "job.jsonl")]
+        files = [self.folder / "controller.jsonl", *sorted(self.folder.glob("job-*.jsonl"))]
+        found = [row for file in files for row in _rows(file)]
         return sorted(found, key=lambda row: row["time"])
 
     def submissions(self) -> list[Submission]:
@@ -111,8 +116,11 @@ class Ledger:
         rows, submissions = self.rows(), self.submissions()
         starts = [row for row in rows if row["event"] == "started"]
         keys = [(row["submission"], row["restart"]) for row in starts]
-        ends = [row["time"] for row in starts[1:]] + [None]
-        found = [_attempt(rows, row, key, end, submissions) for row, key, end in zip(starts, keys, ends, strict=True)]
+        nexts = [row["time"] for row in starts[1:]]
+        found = [
+            _attempt(rows, row, key, next_start, submissions)
+            for row, key, next_start in zip_longest(starts, keys, nexts)
+        ]
         begun = {row["submission"] for row in starts}
         for row in rows:
             if row["event"] == "ended" and row["submission"] not in begun and row.get("state"):
@@ -133,11 +141,11 @@ def _attempt(
 ) -> Attempt:
     own = [row for row in rows if (row.get("submission"), row.get("restart")) == key]
     of = next((entry for entry in submissions if entry.number == key[0]), None)
-    last = {row["event"]: row for row in own}
-    error = last.get("failed", {})
+    first = {row["event"]: row for row in reversed(own)}  # Of several failures the first is the cause.
+    error = first.get("failed", {})
     state, ended_at = _fate(rows, started["job"], key[1])
     ended_at = next((row["time"] for row in own if row["event"] in ("stopped", "failed", "done")), ended_at)
-    reason = _reason(last, state)
+    reason = _reason(first, state)
     if reason is None and next_start is not None:
         reason, ended_at = "killed", ended_at or next_start
     return Attempt(
@@ -168,12 +176,14 @@ def _fate(rows: list[dict[str, Any]], job: str, restart: int) -> tuple[str, floa
     return state, ended_at
 
 
-def _reason(last: dict[str, dict[str, Any]], state: str) -> str | None:
-    if "done" in last:
+def _reason(first: dict[str, dict[str, Any]], state: str) -> str | None:
+    if "done" in first:
         return "finished"
-    if "failed" in last:
-        return "out of memory" if last["failed"].get("kind") in ("OutOfMemoryError", "MemoryError") else "failed"
-    return last.get("stopped", {}).get("reason") or REASONS.get(state)
+    if known := first.get("stopped", {}).get("reason"):
+        return str(known)
+    if "failed" in first and state not in FROM_OUTSIDE:
+        return "out of memory" if first["failed"].get("kind") in ("OutOfMemoryError", "MemoryError") else "failed"
+    return REASONS.get(state)
 
 
 def _stillborn(row: dict[str, Any], submissions: list[Submission]) -> Attempt:

@@ -17,6 +17,7 @@ import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from sidewinder.cluster.guard import Guard
@@ -54,12 +55,14 @@ class Rank:
 
         environment = JobEnvironment()
         requeue = signal.getsignal(signal.SIGUSR2)
+        for number in (signal.SIGUSR2, signal.SIGTERM):
+            signal.signal(number, _told_to_stop)
         graph = Graph(load_study(self.config))
         stage = graph.stage_at(Path(self.into))
         log = JobLog(Ledger(stage.folder), environment, self.submission, self.limit)
         log.started()
         try:
-            self._guard_against_loops(graph, stage, log)
+            self._may_train(graph, stage, log)
             export_ranks(environment)
             with self._guard(graph, stage, log):
                 train(graph, stage)
@@ -68,7 +71,8 @@ class Rank:
         except Exception as error:
             log.failed(error, permanent=False)
             raise
-        log.write("done")
+        if log.first:
+            log.write("done")
 
     def checkpoint(self) -> DelayedSubmission:
         """What submitit runs when the job starts again: the same; all that changes is in the stage's saves."""
@@ -87,12 +91,16 @@ class Rank:
             notice=graph.study.cluster.notice_s,
         )
 
-    def _guard_against_loops(self, graph: Graph, stage: Stage, log: JobLog) -> None:
-        """Ends a job that Slurm keeps starting though no attempt saves anything, controller or none."""
+    def _may_train(self, graph: Graph, stage: Stage, log: JobLog) -> None:
+        """Ends a job that somebody cancelled, and one that is started on and on though no attempt saves anything."""
+        if not log.first:
+            return
+        if log.cancelled():
+            raise ClusterError(f"{stage.title}: job {log.job} was cancelled")
         earlier = [attempt for attempt in log.ledger.attempts() if attempt.ended_at is not None]
         saves = standing(stage.folder / "metrics.jsonl").saves
         count = fruitless(earlier, saves, log.ledger.closed_at())
-        if log.first and count >= graph.study.cluster.attempts:
+        if count >= graph.study.cluster.attempts:
             raise ClusterError(f"{stage.title}: {count} attempts in a row failed without a newer save")
 
     def _end(self, error: SidewinderError, environment: JobEnvironment, requeue: Any, log: JobLog) -> None:
@@ -109,11 +117,19 @@ class Rank:
             signal.signal(number, signal.SIG_IGN)
         if not log.first:
             sys.exit(0)  # All is saved; the first task decides what becomes of the job.
-        if error.signal == "SIGUSR2" and callable(requeue):
+        if error.signal == "SIGUSR2" and callable(requeue) and log.wanted():
             _requeue(requeue)
         if log.on_slurm:
             time.sleep(DECISION_S)
         sys.exit(STOPPED)
+
+
+def _told_to_stop(number: int, frame: FrameType | None) -> None:
+    """Before the first step and after the last; between them the training has a handler of its own."""
+    from sidewinder.train.signals import TrainingStopped
+
+    name = signal.Signals(number).name
+    raise TrainingStopped(f"{name} while it was not training").by(name)
 
 
 def _requeue(handler: Callable[[int, None], Any]) -> None:
@@ -137,11 +153,12 @@ def train(graph: Graph, stage: Stage) -> None:
 
 
 class JobLog:
-    """What a job writes into the ledger; only its first task does."""
+    """What a job writes into the ledger: its first task, and any other only why it failed."""
 
     def __init__(self, ledger: Ledger, environment: JobEnvironment, submission: int, limit: int) -> None:
         self.ledger, self.submission, self.limit, self.job = ledger, submission, limit, environment.job_id
-        self.first, self.on_slurm = environment.global_rank == 0, environment.cluster == "slurm"
+        self.task, self.on_slurm = environment.global_rank, environment.cluster == "slurm"
+        self.first = self.task == 0
         self.restart = int(os.environ.get("SLURM_RESTART_COUNT") or 0) if self.on_slurm else self._starts()
 
     def _starts(self) -> int:
@@ -150,21 +167,32 @@ class JobLog:
         return sum((row["submission"], row["job"]) == (self.submission, self.job) for row in rows)
 
     def write(self, event: str, **fields: Any) -> None:
-        if self.first:
-            about = {"submission": self.submission, "restart": self.restart, "job": self.job}
-            self.ledger.write_from_job(event, **about, **fields)
+        about = {"submission": self.submission, "restart": self.restart, "job": self.job}
+        self.ledger.write_from_job(self.task, event, **about, **fields)
 
     def started(self) -> None:
         if not self.first:
             return
         if self.restart and self.on_slurm:
             starts = [vars(entry) for entry in past(self.job)]
-            self.ledger.write_from_job("past", job=self.job, starts=starts)
+            self.ledger.write_from_job(0, "past", job=self.job, starts=starts)
         write_atomically(self.ledger.folder / "current", f"{self.submission}.{self.restart}")
         self.write("started", nodes=os.environ.get("SLURM_JOB_NODELIST") or socket.gethostname(), pid=os.getpid())
 
+    def cancelled(self) -> bool:
+        """Whether a user ended this job with `sidewinder cancel`."""
+        rows = self.ledger.rows()
+        return any(row["event"] == "cancelled" and row["submission"] == self.submission for row in rows)
+
+    def wanted(self) -> bool:
+        """Whether the job may be queued again: one that is being cancelled would come back to life."""
+        return not self.cancelled() and not (
+            self.on_slurm and job_state(self.job).state not in ("RUNNING", "SIGNALING")
+        )
+
     def stopped(self, name: str) -> None:
-        self.write("stopped", signal=name, reason=self._why(name) if self.first else None)
+        if self.first:
+            self.write("stopped", signal=name, reason=self._why(name))
 
     def _why(self, name: str) -> str | None:
         """Why a job was warned, as far as Slurm tells; None after SIGTERM, which Slurm's next state explains."""
