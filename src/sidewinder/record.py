@@ -220,11 +220,19 @@ def code() -> dict[str, Any]:
         tree.update(str(path.relative_to(root)).encode() + path.read_bytes())
     commit = _git("rev-parse", "HEAD")
     return {
-        "version": metadata.version("sidewinder-lm"),
+        "version": _version(),
         "sha256": tree.hexdigest(),
         "commit": commit,
         "dirty": bool(_git("status", "--porcelain", "--untracked-files=no")) if commit else None,
     }
+
+
+def _version() -> str | None:
+    """Version of the installed package; None where the sources run without being installed."""
+    try:
+        return metadata.version("sidewinder-lm")
+    except metadata.PackageNotFoundError:
+        return None
 
 
 def _git(*arguments: str) -> str | None:

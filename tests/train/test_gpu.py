@@ -1,4 +1,4 @@
-"""Training on a GPU: resumed to the bit where told to be deterministic, saved while it goes on, near the CPU's losses."""
+"""Training on a GPU: resumed to the bit where told to be, saved while it goes on, near the CPU's losses."""
 
 from __future__ import annotations
 
