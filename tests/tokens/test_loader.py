@@ -70,7 +70,7 @@ def test_samples_of_a_source_are_its_stream_cut_with_nothing_lost_or_repeated(ma
 
 
 def test_a_long_document_does_not_fill_a_batch(make_blend: MakeBlend) -> None:
-    loader = loader_of(make_blend({"a": 1.0}, {"a": [[4_000], [4_000], [4_000], [4_000]]}), context=16, batch=16)
+    loader = loader_of(make_blend({"a": 1.0}, {"a": [[4_000], [4_000], [4_000], [4_000]]}), context=16)
     places = [loader.streams[0].place(sequence, 16) * 16 // 4_001 for sequence in range(16)]
     assert len(set(places)) == 4, "sixteen sequences, drawn from four long documents"
 

@@ -37,13 +37,13 @@ def result(stage: Stage) -> tuple[bytes, list[float]]:
 
 
 def run_killed(graph: Graph, stage: Stage, seed: int) -> int:
-    """Kills 8 processes a few events and a random while after their start, every second one during a save.
+    """Kills 5 processes a few events and a random while after their start, every second one during a save.
 
     Events (rows of metrics) and not seconds alone, so that each gets somewhere on a slow machine too. Returns how many
     were hit alive.
     """
     generator, kills = random.Random(seed), 0
-    for attempt in range(8):
+    for attempt in range(5):
         least = events(stage) + generator.randint(3, 9)
         process = start(graph, stage)
         while process.is_alive() and events(stage) < least:
@@ -69,7 +69,7 @@ def is_saving(stage: Stage) -> bool:
     return any((stage.folder / "state").glob(".step-*.part"))
 
 
-@pytest.mark.parametrize("model", ["mamba", "hybrid"])
+@pytest.mark.parametrize("model", ["transformer", "mamba", "mamba2", "hybrid"])
 def test_killed_runs_end_bit_equal(model: str, tmp_path: Path, make_graph: Make, stage_of: Make) -> None:
     whole = make_graph(tmp_path / "whole", **LONG)
     undisturbed = stage_of(whole, model)
@@ -77,12 +77,12 @@ def test_killed_runs_end_bit_equal(model: str, tmp_path: Path, make_graph: Make,
     graph = make_graph(tmp_path / "killed", **LONG)
     stage = stage_of(graph, model)
     kills = run_killed(graph, stage, seed=len(model))
-    assert kills >= 5
+    assert kills >= 4
     assert result(stage) == result(undisturbed)
     assert len(result(stage)[1]) == 60
     resumed = [attempt["from_step"] for attempt in read_metrics(stage.folder / "metrics.jsonl").attempts]
     assert resumed == sorted(resumed)
-    assert len(set(resumed)) >= 3
+    assert len(set(resumed)) >= 2
     assert not (stage.folder / "state").exists()
 
 
