@@ -1,11 +1,13 @@
 """Training steps of whole models on one GPU: ours beside each architecture's peer, same shapes, same data, same run.
 
-    python benchmarks/train_step.py [--only hybrid …] [--compile] [--steps 12] [--json out.json]
+    python benchmarks/train_step.py [--only hybrid …] [--compile] [--float8 rowwise] [--steps 12] [--json out.json]
 
 Both train with bfloat16 products over float32 weights (autocast), fused AdamW, clipped gradients and 4 × 4096 tokens a
 step. Ours is the step of `sidewinder pretrain` itself: data, gradients, norm, clipping, update. A peer is the library's
 own model class in the plainest loop that does the same; transformers models compute their loss from all logits, as
-their own loss does. A time is the median of the steps after the warm-up, by the wall clock, the GPU waited for.
+their own loss does. With `--float8` the layers of ours multiply in float8, by that recipe; peers stay in bfloat16, and
+MFU remains a share of the GPU's bfloat16 peak. A time is the median of the steps after the warm-up, by the wall clock,
+the GPU waited for.
 `ratio` is our tokens a second over the peer's. MFU is told twice: by 6 · parameters · tokens, and by the model's own
 FLOPs (`sidewinder.model.count`), over the GPU's peak where that is known.
 Peers: transformers (NemotronH, Llama), mamba-ssm (its own language model, Mamba-1 and Mamba-2).
@@ -23,7 +25,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import torch
@@ -31,7 +33,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sidewinder.config.model import Attention, Mamba1, Mamba2, Mlp, ModelConfig, Rope
-from sidewinder.config.training import Training
+from sidewinder.config.training import Float8, Training
 from sidewinder.model import LanguageModel, init_weights
 from sidewinder.model.count import count_parameters, flops_per_token
 from sidewinder.train.hardware import peak_of
@@ -129,7 +131,9 @@ PAIRS = {
 }
 
 
-def our_steps(config: ModelConfig, steps: int, compiled: bool, recompute: str) -> tuple[list[float], int]:
+def our_steps(
+    config: ModelConfig, steps: int, compiled: bool, recompute: str, float8: Float8
+) -> tuple[list[float], int]:
     """Seconds of each step and peak bytes of the loop's own step."""
     training = Training(
         context_tokens=LENGTH,
@@ -140,6 +144,7 @@ def our_steps(config: ModelConfig, steps: int, compiled: bool, recompute: str) -
         precision="bfloat16",
         compile=compiled,
         recompute=recompute,
+        float8=float8,
     )
     with torch.device("meta"):
         model = LanguageModel(config, VOCABULARY)
@@ -187,11 +192,12 @@ def timed(step: Callable[[int], object], steps: int) -> tuple[list[float], int]:
     return seconds[WARM_UPS:], torch.cuda.max_memory_allocated()
 
 
-def measure(name: str, pair: Pair, steps: int, compiled: bool, recompute: str) -> list[dict[str, Any]]:
+def measure(name: str, pair: Pair, steps: int, compiled: bool, recompute: str, float8: Float8) -> list[dict[str, Any]]:
     """A row for the peer and one for ours; a side that fails tells why instead of a time."""
+    ours = "Sidewinder" if float8 == "none" else f"Sidewinder, float8 {float8}"
     sides = {
         pair.peer: lambda: peer_steps(pair, steps, compiled),
-        "Sidewinder": lambda: our_steps(pair.config, steps, compiled, recompute),
+        ours: lambda: our_steps(pair.config, steps, compiled, recompute, float8),
     }
     parameters = count_parameters(pair.config, VOCABULARY).total
     flops = flops_per_token(pair.config, VOCABULARY, LENGTH)
@@ -226,6 +232,7 @@ def main() -> None:
     parser.add_argument("--only", nargs="*", choices=PAIRS, default=list(PAIRS))
     parser.add_argument("--compile", action="store_true", help="torch.compile on both sides")
     parser.add_argument("--recompute", default="", help="letters of layers whose activations ours computes again")
+    parser.add_argument("--float8", choices=get_args(Float8), default="none", help="recipe of our float8 products")
     parser.add_argument("--steps", type=int, default=12)
     parser.add_argument("--json", type=Path, help="also write the rows to this file")
     options = parser.parse_args()
@@ -233,7 +240,7 @@ def main() -> None:
         sys.exit("train_step: no GPU here; the figures would say nothing")
     rows = []
     for name in options.only:
-        for row in measure(name, PAIRS[name], options.steps, options.compile, options.recompute):
+        for row in measure(name, PAIRS[name], options.steps, options.compile, options.recompute, options.float8):
             rows.append(row)
             print(json.dumps(row), flush=True)
     if options.json:

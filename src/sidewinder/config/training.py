@@ -12,6 +12,9 @@ from sidewinder.config.schedule import BatchPlan, BatchRamp, Decay, batch_plan
 from sidewinder.config.watch import NonFinite, Writer
 
 Rate = Annotated[float, Field(gt=0)]
+Float8 = Literal["none", "tensorwise", "rowwise", "rowwise_with_gw_hp"]
+SIZES_MULTIPLE_OF = 16
+"""What float8 products ask of each of their sizes."""
 
 
 class Training(Strict):
@@ -53,6 +56,8 @@ class Training(Strict):
     """CPU threads of this run."""
     precision: Literal["float32", "bfloat16"] = "float32"
     """bfloat16 computes matrix products in it; weights, sums and states stay in float32."""
+    float8: Float8 = "none"
+    """Recipe by which the layers' matrix products are computed in float8 (`train.float8`); needs precision bfloat16."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     deterministic: bool = False
     """On a GPU, the same bits on every run, more slowly; a CPU gives them anyway."""
@@ -80,6 +85,8 @@ class Training(Strict):
             )
         if self.batch_ramp and (found := self.batch_ramp.faults(self.batch_sequences, self.micro_batch_sequences)):
             raise ValueError("; ".join(found))
+        if self.float8 != "none" and (fault := self._float8_fault()):
+            raise ValueError(fault)
         if self.steps < 1:
             raise ValueError(
                 f"budget_tokens ({self.budget_tokens:,}) is less than one step "
@@ -99,6 +106,17 @@ class Training(Strict):
                 f"warmup_sequences ({self.warmup_sequences:,})"
             )
         return self
+
+    def _float8_fault(self) -> str | None:
+        """What speaks against float8 products."""
+        if self.precision != "bfloat16":
+            return f"float8 ({self.float8}) needs precision bfloat16, not {self.precision}"
+        if self.context_tokens % (SIZES_MULTIPLE_OF * self.mesh.context):
+            return (
+                f"float8 ({self.float8}) needs tokens on each process in multiples of {SIZES_MULTIPLE_OF}, not "
+                f"context_tokens ({self.context_tokens:,}) / mesh.context ({self.mesh.context})"
+            )
+        return None
 
     @property
     def batches(self) -> BatchPlan:
@@ -153,6 +171,7 @@ class TrainingOverride(Strict):
     save_every_tokens: Count | None = None
     threads: Count | None = None
     precision: Literal["float32", "bfloat16"] | None = None
+    float8: Float8 | None = None
     mesh: Mesh | None = None
     recompute: Annotated[str, Field(pattern=r"^[Mm*-]*$")] | None = None
 
@@ -171,6 +190,8 @@ class Extension(Strict):
     decay: Decay = Decay()
     micro_batch_sequences: Count | None = None
     mesh: Mesh | None = None
+    """Null keeps the pretraining's."""
+    float8: Float8 | None = None
     """Null keeps the pretraining's."""
     recompute: Annotated[str, Field(pattern=r"^[Mm*-]*$")] | None = None
     rope_base: Annotated[float, Field(gt=0)] | None = None

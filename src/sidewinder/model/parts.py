@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -11,6 +13,9 @@ from sidewinder.model.share import local
 from sidewinder.ops.cross_entropy import cross_entropy
 from sidewinder.ops.norms import layer_norm, rms_norm
 
+Product = Callable[[Tensor, Tensor, Tensor | None], Tensor]
+"""x Wᵀ + bias of x (…, inputs), W (outputs, inputs) and bias (outputs) or None."""
+
 
 class Linear(nn.Module):
     """x Wᵀ (+ bias), with W (outputs, inputs). Unlike torch's own it draws no random numbers when it is made."""
@@ -19,9 +24,11 @@ class Linear(nn.Module):
         super().__init__()
         self.weight = nn.Parameter(torch.zeros(outputs, inputs))
         self.bias = nn.Parameter(torch.zeros(outputs)) if bias else None
+        self.product: Product = F.linear
+        """How it multiplies; training may do so in fewer bits (`train.float8`)."""
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.linear(x, local(self.weight), self.bias)
+        return self.product(x, local(self.weight), self.bias)
 
 
 class Embedding(nn.Module):

@@ -68,7 +68,7 @@ def model_config(case: dict[str, Any]) -> ModelConfig:
     config = ARCHITECTURES[case["architecture"]]
     if case.get("wide"):
         config = config | {key: config[key] | WIDE[key] if key != "hidden_size" else WIDE[key] for key in WIDE}
-    return ModelConfig.model_validate(config)
+    return ModelConfig.model_validate(config | case.get("sizes", {}))
 
 
 def training_of(case: dict[str, Any], mesh: Mesh) -> Training:

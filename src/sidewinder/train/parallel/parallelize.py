@@ -24,6 +24,7 @@ from sidewinder.model import LanguageModel
 from sidewinder.model.mamba1 import Mamba1
 from sidewinder.model.mamba2 import Mamba2
 from sidewinder.model.parts import Embedding, Linear
+from sidewinder.train.float8 import use_float8
 from sidewinder.train.parallel.context import divide_sequences
 from sidewinder.train.parallel.tensor import divide_layers
 from sidewinder.train.parallel.world import World
@@ -52,7 +53,9 @@ def parallelize(
 
 
 def prepare_layers(model: LanguageModel, training: Training) -> None:
-    """Recomputation and compilation, layer by layer."""
+    """Float8 products; recomputation and compilation, layer by layer. Raises what `use_float8` raises."""
+    if training.float8 != "none":
+        use_float8(model, training)
     for letter, layer in zip(model.config.layers, model.stack, strict=True):
         layer.recompute = letter in training.recompute
         if training.compile:
