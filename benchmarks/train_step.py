@@ -192,13 +192,16 @@ def timed(step: Callable[[int], object], steps: int) -> tuple[list[float], int]:
     return seconds[WARM_UPS:], torch.cuda.max_memory_allocated()
 
 
-def measure(name: str, pair: Pair, steps: int, compiled: bool, recompute: str, float8: Float8) -> list[dict[str, Any]]:
+def measure(name: str, pair: Pair, options: argparse.Namespace) -> list[dict[str, Any]]:
     """A row for the peer and one for ours; a side that fails tells why instead of a time."""
+    steps, compiled, recompute, float8 = options.steps, options.compile, options.recompute, options.float8
     ours = "Sidewinder" if float8 == "none" else f"Sidewinder, float8 {float8}"
     sides = {
         pair.peer: lambda: peer_steps(pair, steps, compiled),
         ours: lambda: our_steps(pair.config, steps, compiled, recompute, float8),
     }
+    if options.ours:
+        del sides[pair.peer]
     parameters = count_parameters(pair.config, VOCABULARY).total
     flops = flops_per_token(pair.config, VOCABULARY, LENGTH)
     peak = peak_of(torch.device("cuda", 0))
@@ -222,7 +225,7 @@ def measure(name: str, pair: Pair, steps: int, compiled: bool, recompute: str, f
             rows.append(row)
         gc.collect()
         torch.cuda.empty_cache()
-    if all("tokens_per_s" in row for row in rows):
+    if len(rows) == 2 and all("tokens_per_s" in row for row in rows):
         rows[1]["ratio"] = round(rows[1]["tokens_per_s"] / rows[0]["tokens_per_s"], 3)
     return rows
 
@@ -230,6 +233,7 @@ def measure(name: str, pair: Pair, steps: int, compiled: bool, recompute: str, f
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", nargs="*", choices=PAIRS, default=list(PAIRS))
+    parser.add_argument("--ours", action="store_true", help="leave the peers out")
     parser.add_argument("--compile", action="store_true", help="torch.compile on both sides")
     parser.add_argument("--recompute", default="", help="letters of layers whose activations ours computes again")
     parser.add_argument("--float8", choices=get_args(Float8), default="none", help="recipe of our float8 products")
@@ -240,7 +244,7 @@ def main() -> None:
         sys.exit("train_step: no GPU here; the figures would say nothing")
     rows = []
     for name in options.only:
-        for row in measure(name, PAIRS[name], options.steps, options.compile, options.recompute, options.float8):
+        for row in measure(name, PAIRS[name], options):
             rows.append(row)
             print(json.dumps(row), flush=True)
     if options.json:

@@ -225,3 +225,9 @@ def test_gpu_that_is_not_there(tmp_path: Path, make_graph: Make, make_trainer: M
         return
     with pytest.raises(ConfigError, match=r"training\.device is cuda[\s\S]*use `auto` or `cpu`"):
         make_trainer(graph, stage_of(graph, "mamba2"), tmp_path / "run")
+
+
+def test_compilation_is_for_gpus(tmp_path: Path, make_graph: Make, make_trainer: Make, stage_of: Make) -> None:
+    graph = make_graph(device="cpu", compile=True)
+    with pytest.raises(ConfigError, match=r"training\.compile is for GPUs[\s\S]*set it to false"):
+        make_trainer(graph, stage_of(graph, "mamba2"), tmp_path / "run")

@@ -65,7 +65,7 @@ class Training(Strict):
     recompute: Annotated[str, Field(pattern=r"^[Mm*-]*$")] = ""
     """Letters of the layers whose activations are computed again in the backward pass instead of kept, say `M*-`."""
     compile: bool = False
-    """Compile each layer with torch.compile."""
+    """Compile each layer with torch.compile; on a GPU only."""
     non_finite: NonFinite = NonFinite()
     hang_timeout_s: Annotated[float, Field(gt=0)] | None = 1800
     """A process without progress for so long tells where it hangs, and ends; null waits for ever."""

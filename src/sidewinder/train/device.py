@@ -18,7 +18,7 @@ PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 def prepare_torch(training: Training) -> torch.device:
     """Sets threads and determinism for the process and returns the device of a stage.
 
-    Raises ConfigError where the configured device is not there.
+    Raises ConfigError where the configured device is not there, or cannot do what is asked of it.
     """
     keep_freed_memory()
     torch.set_num_threads(training.threads)
@@ -27,6 +27,9 @@ def prepare_torch(training: Training) -> torch.device:
     if training.device == "cuda" and not torch.cuda.is_available():
         raise ConfigError("training.device is cuda, but torch sees no GPU here", remedy="use `auto` or `cpu`")
     on_cpu = training.device == "cpu" or not torch.cuda.is_available()
+    if on_cpu and training.compile:
+        # The operations' CPU forms write into buffers in ways that the compiler does not follow.
+        raise ConfigError("training.compile is for GPUs, and this stage computes on a CPU", remedy="set it to false")
     if on_cpu or training.deterministic:
         _be_deterministic()
     if on_cpu:

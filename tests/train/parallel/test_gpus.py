@@ -26,6 +26,8 @@ def cases() -> list[dict[str, Any]]:
     listed = [case(model, mesh, precision=kind, **LENGTHS) for model in FOUR for mesh in TWO_RANKS for kind in LOSS]
     listed += [case(model, {"context": 2}, precision="float32", **PACKED, **LENGTHS) for model in FOUR]
     listed += [case("hybrid", mesh, precision="bfloat16", recompute="M*-", **LENGTHS) for mesh in TWO_RANKS]
+    compiled = {"precision": "bfloat16", "compile": True} | LENGTHS
+    listed += [case(model, mesh, **compiled) for model in ("hybrid", "transformer") for mesh in TWO_RANKS]
     return [entry | {"wide": True} for entry in listed]
 
 
