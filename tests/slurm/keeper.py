@@ -74,6 +74,10 @@ class Keeper:
                 if ready and not sys.stdin.read(1):
                     break
                 reap()
+        except RuntimeError:
+            for path in sorted((self.folder / "log").glob("*.out")):
+                print(f"{path.name}: {path.read_text()[-500:]}", file=sys.stderr)
+            raise
         finally:
             self._end_all()
 
@@ -83,6 +87,7 @@ class Keeper:
     # Starting
 
     def _start_all(self) -> None:
+        self.folder.chmod(0o755)  # munged wants a socket that everybody can reach.
         for name in ("run", "log", "state", "spool", "etc", "bin", "dev"):
             shutil.rmtree(self.folder / name, ignore_errors=True)
             (self.folder / name).mkdir()

@@ -1,0 +1,89 @@
+"""One training job of two nodes and four processes, cut off in every way that a cluster knows.
+
+Each time it goes on from its last save, and it ends with the losses of an undisturbed run, bit for bit.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+from cluster import Cluster
+from processes import until
+from tiny import SABOTAGE, SEQUENCES, TOKENS, Tiny
+
+from sidewinder.catalog import build_catalog, query
+
+STEPS = 240
+SETTINGS: dict[str, Any] = {
+    "steps": STEPS,
+    "training": {"mesh": {"data": 2, "context": 2}, "save_every_tokens": 5 * SEQUENCES * TOKENS},
+}
+NODES = ("tasks_per_node=2", "runtime=30")
+
+
+def kill_batch_script(job: str) -> None:
+    """SIGKILL to the shell that runs the batch script."""
+    for process in psutil.process_iter(["cmdline"]):
+        if any(f"job{int(job):05d}/slurm_script" in word for word in process.info["cmdline"] or []):
+            process.send_signal(signal.SIGKILL)
+            return
+    raise AssertionError(f"job {job} has no batch script")
+
+
+def preempt(cluster: Cluster) -> None:
+    """A job of higher priority takes all nodes for a second."""
+    cluster.run("sbatch", "--partition=urgent", "--nodes=2", "--exclusive", "--output=/dev/null", "--wrap=sleep 1")
+
+
+@pytest.mark.timeout(900)
+def test_disturbed_job_ends_as_an_undisturbed_one(cluster: Cluster, tiny: Callable[..., Tiny], tmp_path: Path) -> None:
+    # Undisturbed: four processes of this machine, at the same time, through submitit's local launcher.
+    reference = tiny(tmp_path / "undisturbed", **SETTINGS, launching={"launcher": "local"})
+    undisturbed = reference.launch()
+    # A limit of two minutes with a notice of 95 s: the job has 25 s a turn while it runs by itself, with no controller.
+    disturbed = tiny(tmp_path / "disturbed", **SETTINGS, launching={"notice_s": 95})
+    slow = {"PYTHONPATH": str(SABOTAGE), "BRAKE_S": "0.4"}
+    controller = disturbed.launch("tasks_per_node=2", "runtime=2", **slow)
+    disturbed.await_start(1)
+    controller.send_signal(signal.SIGTERM)
+    assert controller.wait(timeout=30) == 1
+    job = disturbed.job()
+    disturbed.await_stop(2)  # Out of time for the second time.
+    cluster.run("scontrol", "update", f"JobId={job}", "TimeLimit=60")
+    disturbed.await_start(3)
+    cluster.run("scontrol", "requeue", job)
+    disturbed.await_start(4)
+    preempt(cluster)
+    disturbed.await_start(5)
+    disturbed.await_steps(6)
+    os.kill(cluster.pid("slurmd.n2"), signal.SIGKILL)
+    until(60, "the loss of the node", lambda: disturbed.state() == "PENDING")
+    cluster.revive()
+    disturbed.await_start(6)
+    controller = disturbed.launch(*NODES)
+    disturbed.await_steps(6)
+    kill_batch_script(job)
+    said, _ = controller.communicate(timeout=120)
+    assert controller.returncode == 0, said + disturbed.logs()
+
+    reasons = [attempt.reason for attempt in disturbed.attempts()]
+    assert reasons == ["timeout", "timeout", "requeued", "preempted", "node failed", "killed", "finished"]
+    assert disturbed.jobs() == [job, disturbed.job()]
+    build_catalog(disturbed.graph.results, disturbed.graph.catalog)
+    listed = query(
+        disturbed.graph.results, "SELECT reason, launched_job, from_step FROM attempts ORDER BY attempt"
+    ).rows
+    assert [row[:2] for row in listed] == [*zip(reasons[:-1], [job] * 6, strict=True), ("finished", disturbed.job())]
+    steps = [row[2] for row in listed if row[2] is not None]  # None: out of time before the first step.
+    assert steps == sorted(steps)
+
+    told, _ = undisturbed.communicate(timeout=300)
+    assert undisturbed.returncode == 0, told + reference.logs()
+    assert len(reference.losses()) == STEPS
+    assert disturbed.losses() == reference.losses()
