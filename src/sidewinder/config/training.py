@@ -111,6 +111,9 @@ class Training(Strict):
         """What speaks against float8 products."""
         if self.precision != "bfloat16":
             return f"float8 ({self.float8}) needs precision bfloat16, not {self.precision}"
+        if self.compile and self.float8 != "tensorwise":
+            # Seen on an H200 with torch 2.11 and torchao 0.18: outputs err by 6.9 and 4.5 %, not 3.8 %, when compiled.
+            return f"float8 ({self.float8}) is less exact when compiled: take tensorwise, or compile: false"
         if self.context_tokens % (SIZES_MULTIPLE_OF * self.mesh.context):
             return (
                 f"float8 ({self.float8}) needs tokens on each process in multiples of {SIZES_MULTIPLE_OF}, not "

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from sidewinder.config.model import ModelConfig
 from sidewinder.model.cache import LayerCache, ScanCache, state_dtype
 from sidewinder.model.parts import Linear, ShortConv
-from sidewinder.model.share import Mixer, local
+from sidewinder.model.share import Mixer
 from sidewinder.ops.causal_conv1d import causal_conv1d
 from sidewinder.ops.selective_scan import selective_scan
 from sidewinder.ops.state_passing import total_decay
@@ -57,7 +57,7 @@ class Mamba1(Mixer):
             dtBC_BLE = self.tensor.sum(dtBC_BLE)
         dt_BLR, B_BLN, C_BLN = dtBC_BLE.split([self.dt_rank, self.state_size, self.state_size], dim=-1)
         assert self.dt_proj.bias is not None
-        dt_BLI = F.softplus(F.linear(dt_BLR, local(self.dt_proj.weight), self.own(self.dt_proj.bias)))
+        dt_BLI = F.softplus(F.linear(dt_BLR, self.dt_proj.own_weight, self.own(self.dt_proj.bias)))
         inputs = (x_BLI, dt_BLI, -self.own(self.A_log).exp(), B_BLN, C_BLN, self.own(self.D))
         initial_BIN = cache.state if cache else self._entering(inputs, resets_BL)
         y_BLI, state_BIN = selective_scan(*inputs, initial_BDN=initial_BIN, resets_BL=resets_BL)

@@ -9,7 +9,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sidewinder.config.model import ModelConfig
-from sidewinder.model.share import local
 from sidewinder.ops.cross_entropy import cross_entropy
 from sidewinder.ops.norms import layer_norm, rms_norm
 
@@ -26,9 +25,18 @@ class Linear(nn.Module):
         self.bias = nn.Parameter(torch.zeros(outputs)) if bias else None
         self.product: Product = F.linear
         """How it multiplies; training may do so in fewer bits (`train.float8`)."""
+        self.divided = False
+        """Whether the weight is a shard of a matrix that several processes hold together (`train.parallel.tensor`)."""
+
+    @property
+    def own_weight(self) -> Tensor:
+        """The rows and columns that this process multiplies by."""
+        # Not `local`: the compiler does not see that a sharded parameter has the attribute that it asks for.
+        own: Tensor = self.weight.to_local() if self.divided else self.weight  # type: ignore[attr-defined]
+        return own
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.product(x, local(self.weight), self.bias)
+        return self.product(x, self.own_weight, self.bias)
 
 
 class Embedding(nn.Module):

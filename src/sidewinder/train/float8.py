@@ -10,8 +10,9 @@ bfloat16. Weights, their gradients' sums, the optimizer and checkpoints are as w
 
 The linear layers of the mixers take part. The head does not, nor do Mamba-1's `x_proj` and `dt_proj`: they are small,
 and what they give goes through exponentials. Kernels take sizes that are multiples of 16; a layer with others stays in
-bfloat16 and is told of. Each cast is several small kernels unless `training.compile` joins them, so the two belong
-together. On a CPU the casts are real and the products emulated, slowly: for tests.
+bfloat16 and is told of. Each cast is several small kernels unless `training.compile` joins them, which only the first
+recipe stands (on an H200, compiled, it trained a Transformer of 1.2 B parameters 1.19 times as fast as bfloat16).
+On a CPU the casts are real and the products emulated, slowly: for tests.
 """
 
 from __future__ import annotations

@@ -92,3 +92,4 @@ def _shard(linear: Linear, mesh: DeviceMesh, placement: Shard) -> None:
     shape[placement.dim] //= mesh.size()
     local = DTensor.from_local(whole.new_empty(shape), mesh, [placement], run_check=False)
     linear.weight = torch.nn.Parameter(local, requires_grad=whole.requires_grad)
+    linear.divided = True
