@@ -8,7 +8,9 @@ import shutil
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from sidewinder.cluster.ask import Ask, shape_of
 from sidewinder.cluster.slurm import call
+from sidewinder.config.training import Training
 from sidewinder.errors import ClusterError
 
 PROFILE = "slurm/profile.v9+.yaml"
@@ -37,6 +39,16 @@ class Wanted:
     minutes: int = 0
     flags: tuple[str, ...] = ()
     """Everything else, as sbatch's flags."""
+
+
+def of_training(who: str, ask: Ask, training: Training) -> Wanted:
+    """A job of a training stage."""
+    shape = shape_of(ask, training)
+    flags = [f"--nodes={shape.nodes}", f"--ntasks-per-node={shape.tasks_per_node}"]
+    flags += [f"--cpus-per-task={shape.cpus_per_task}", f"--mem={shape.mem_mb_per_node}"]
+    flags += [f"--gpus-per-node={shape.gpus_per_node}"] if shape.gpus_per_node else []
+    flags += [f"--{key}={value}" for key in ("qos", "constraint") if (value := getattr(ask, key))]
+    return Wanted(who, ask.slurm_partition, ask.slurm_account, ask.runtime, (*flags, *ask.slurm_extra.split()))
 
 
 def remedy(message: str) -> str:

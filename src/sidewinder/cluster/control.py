@@ -15,10 +15,11 @@ from types import FrameType
 from typing import IO
 
 from sidewinder.cluster.ask import HERE, Ask, launcher_of, shape_of
+from sidewinder.cluster.check import check_wanted, of_training
 from sidewinder.cluster.kin import same_process, snakemake_above
 from sidewinder.cluster.ledger import Ledger, Submission, fruitless, log_path
 from sidewinder.cluster.rank import Rank, train
-from sidewinder.cluster.slurm import UNREACHABLE, JobState, past
+from sidewinder.cluster.slurm import GONE, UNREACHABLE, JobState, past
 from sidewinder.cluster.standing import notice_s, standing
 from sidewinder.cluster.submit import LAUNCHERS, Order
 from sidewinder.config.load import write_study
@@ -132,6 +133,8 @@ class Controller:
             notice_s=self._notice_s(),
             lock=self.lock,
         )
+        if self.launcher_name == "slurm":
+            check_wanted([of_training(self.stage.title, self.ask, self.stage.training)])
         cluster = self.launcher.cluster
         self.ledger.write("submitting", submission=number, name=name, launcher=self.launcher_name, cluster=cluster)
         try:
@@ -221,6 +224,9 @@ class Controller:
         if count >= self.settings.attempts:
             self.ledger.write("gave_up", submission=number, why=why)
             raise ClusterError(self._obituary(submission, state, count, why), remedy=self._advice(submission))
+        if state.state == GONE:
+            self.say(f"Slurm no longer knows {self._job(submission)}; a new job follows")
+            return
         limit = self.settings.attempts
         self.say(
             f"{self._job(submission)} ended ({why}), failure {count} of {limit} without a newer save; a new job follows"

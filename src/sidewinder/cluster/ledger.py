@@ -31,6 +31,7 @@ REASONS = {
     "CANCELLED": "cancelled",
     "OUT_OF_MEMORY": "out of memory",
     "FAILED": "killed",
+    "GONE": "lost",
 }
 FROM_OUTSIDE = {"PREEMPTED", "NODE_FAIL", "BOOT_FAIL", "REQUEUED", "CANCELLED", "OUT_OF_MEMORY", "TIMEOUT"}
 """After these, what the tasks complain of is the consequence."""

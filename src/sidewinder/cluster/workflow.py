@@ -6,9 +6,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from sidewinder.cluster.ask import Ask, ask_of, launcher_of, shape_of
-from sidewinder.cluster.check import Wanted, check_wanted
-from sidewinder.config.training import Training
+from sidewinder.cluster.ask import ask_of, launcher_of
+from sidewinder.cluster.check import Wanted, check_wanted, of_training
 from sidewinder.graph import Graph
 
 
@@ -39,13 +38,3 @@ def _of_executor(rule: str, resources: Mapping[str, Any], threads: int) -> Wante
     flags += [f"--{key}={resources[key]}" for key in ("qos", "constraint") if resources.get(key)]
     partition, account = (str(resources.get(key) or "") for key in ("slurm_partition", "slurm_account"))
     return Wanted(rule, partition, account, int(resources.get("runtime") or 0), tuple(flags))
-
-
-def of_training(who: str, ask: Ask, training: Training) -> Wanted:
-    """A job of a training stage."""
-    shape = shape_of(ask, training)
-    flags = [f"--nodes={shape.nodes}", f"--ntasks-per-node={shape.tasks_per_node}"]
-    flags += [f"--cpus-per-task={shape.cpus_per_task}", f"--mem={shape.mem_mb_per_node}"]
-    flags += [f"--gpus-per-node={shape.gpus_per_node}"] if shape.gpus_per_node else []
-    flags += [f"--{key}={value}" for key in ("qos", "constraint") if (value := getattr(ask, key))]
-    return Wanted(who, ask.slurm_partition, ask.slurm_account, ask.runtime, (*flags, *ask.slurm_extra.split()))
