@@ -112,6 +112,15 @@ class Cluster:
             raise RuntimeError(f"{shlex.join(command)}: {done.stderr}{done.stdout}")
         return done.stdout.strip()
 
+    @property
+    def layout(self) -> Layout:
+        return Layout(**json.loads((self.folder / "layout.json").read_text()))
+
+    def hides(self) -> bool:
+        """Whether nodes see other folders than this process, as `hidden` asks."""
+        mounts = Path(f"/proc/{self.pid('slurmd.n1')}/mounts").read_text()
+        return all(folder in mounts for folder in self.layout.hidden.values())
+
     def pid(self, daemon: str) -> int:
         """Process of a daemon, such as `slurmd.n1`."""
         return int(json.loads((self.folder / "daemons.json").read_text())[daemon])

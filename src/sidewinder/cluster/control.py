@@ -227,23 +227,20 @@ class Controller:
         if state.state == GONE:
             self.say(f"Slurm no longer knows {self._job(submission)}; a new job follows")
             return
-        limit = self.settings.attempts
-        self.say(
-            f"{self._job(submission)} ended ({why}), failure {count} of {limit} without a newer save; a new job follows"
-        )
+        tally = f"failure {count} of {self.settings.attempts} without a newer save" if count else "its saves are newer"
+        self.say(f"{self._job(submission)} ended ({why}), {tally}; a new job follows")
 
     def _obituary(self, submission: Submission, state: JobState, count: int, why: str) -> str:
         step = standing(self.stage.folder / "metrics.jsonl").step
         log, lines = self._log_tail(submission)
+        times = f"{count} attempt{'s' * (count > 1)} in a row"
+        end = f"{why} ({state.state}, exit {state.exit_code or '?'}), at step {step:,}"
         head = (
-            f"{self.stage.title}: gave up after {count} attempts in a row without a newer save; the last one, "
-            f"{self._job(submission)}, ended: {why} ({state.state}, exit {state.exit_code or '?'}), at step {step:,}"
+            f"{self.stage.title}: gave up after {times} without a newer save; the last one, {self._job(submission)}, "
+            f"ended: {end}"
         )
-        shown = (
-            "".join(f"\n    | {line}" for line in lines)
-            or f"\n    | (empty: {state.nodes or 'its node'} wrote nothing)"
-        )
-        return f"{head}\n  last lines of {log}:{shown}"
+        shown = lines or [f"(empty: {state.nodes or 'its node'} wrote nothing)"]
+        return "\n".join([head, f"  last lines of {log}:", *(f"    | {line}" for line in shown)])
 
     def _advice(self, submission: Submission) -> str:
         if self._log_tail(submission)[1]:

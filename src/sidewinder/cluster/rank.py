@@ -198,11 +198,11 @@ class JobLog:
         """Why a job was warned, as far as Slurm tells; None after SIGTERM, which Slurm's next state explains."""
         if not self.on_slurm:
             return "stopped"
-        if name != "SIGUSR2":
-            return None
         state = job_state(self.job)
         if state.preempted:
             return "preempted"
+        if name != "SIGUSR2":
+            return None
         notice = max(UNKNOWN_NOTICE_S, notice_s(standing(self.ledger.folder.parent / "metrics.jsonl"), self.limit))
         # Slurm warns up to a minute early.
         return "timeout" if state.ends_at and state.ends_at - time.time() < notice + 120 else "warned"
