@@ -73,5 +73,5 @@ def test_flops_of_one_small_layer_by_hand():
         pattern="M", hidden_size=8, mamba2=Mamba2(state_size=4, head_size=8, groups=1, conv_width=2, chunk=8)
     )
     projections = 8 * (16 + 24 + 2) + 16 * 8
-    forward = 2 * (projections + 8 * 10) + 2 * 2 * 24 + 7 * 16 * 4
+    forward = 2 * (projections + 8 * 10) + 2 * 2 * 24 + 5 * 16 * 4
     assert flops_per_token(config, 10, 64) == 3 * forward

@@ -27,7 +27,7 @@ SIZES = ModelConfig(
 INNER = 64
 # Forward operations of a token in a layer that are no matrix products: the convolution (a product and a sum for each
 # of 4 taps) over its channels, and 7 for each channel and state number of the scan.
-BY_HAND = {"*": 0, "-": 0, "m": 8 * INNER + 7 * INNER * 8, "M": 8 * (INNER + 2 * 2 * 16) + 7 * INNER * 16}
+BY_HAND = {"*": 0, "-": 0, "m": 8 * INNER + 7 * INNER * 8, "M": 8 * (INNER + 2 * 2 * 16) + 5 * INNER * 16}
 ATTENTION = 2 * 2 * 4 * 16  # Queries with keys, weights with values: a product and a sum, 4 heads of 16.
 
 

@@ -52,8 +52,9 @@ def flops_per_token(config: ModelConfig, vocab_size: int, context: int) -> int:
     """Floating-point operations of training on one token (forward, and twice that backward) at a context length.
 
     Counted: every matrix product with a weight, the head and the short convolutions; attention's two products over the
-    (context + 1) / 2 keys that a token sees on average; seven operations per element of a scan's state (decay, input,
-    update, output). Not counted: norms, activations, the optimizer, and what a chunked scan does beyond the recurrence.
+    (context + 1) / 2 keys that a token sees on average; operations per element of a scan's state: seven in Mamba-1,
+    whose decay and input are every element's own, five in Mamba-2. Not counted: norms, activations, the optimizer, and
+    what a chunked scan does beyond the recurrence.
     """
     forward = 2 * config.hidden_size * vocab_size + sum(
         _layer_flops(letter, config, context) for letter in config.layers
@@ -74,7 +75,7 @@ def _layer_flops(letter: str, config: ModelConfig, context: int) -> int:
         inner = hidden * two.expand
         convolved = inner + 2 * two.groups * two.state_size
         projections = 2 * hidden * (inner + convolved + inner // two.head_size) + 2 * inner * hidden
-        return projections + 2 * two.conv_width * convolved + 7 * inner * two.state_size
+        return projections + 2 * two.conv_width * convolved + 5 * inner * two.state_size
     one = config.mamba1
     inner, rank = hidden * one.expand, one.dt_rank or -(-hidden // 16)
     projections = 2 * inner * (2 * hidden + (rank + 2 * one.state_size) + rank + hidden)
