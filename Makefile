@@ -7,13 +7,32 @@ CONFIG ?= config.yaml
 BIN := $(VENV)/bin
 RUN := PATH="$(abspath $(BIN)):$$PATH"
 
-.PHONY: study test lint schema clean
+SLURM ?= /tmp/sidewinder-slurm-$(shell id -un)
+SLURM_PACKAGES := munge slurmctld slurmd slurm-client slurmdbd mariadb-server
+
+.PHONY: study test test-slurm lint schema slurm-up slurm-down slurm-packages clean
 
 study: $(VENV)/.study
 	@$(RUN) sidewinder study --config $(CONFIG) --cores $(CORES)
 
-test: $(VENV)/.test lint
+test: $(VENV)/.test slurm-packages lint
 	@$(RUN) python -m pytest -n 2 --dist loadfile
+
+test-slurm: $(VENV)/.test slurm-packages
+	@$(RUN) python -m pytest -n 2 --dist loadfile tests/slurm
+
+# A cluster of two nodes on this machine: . $(SLURM)/env, then snakemake --profile slurm.
+slurm-up: $(VENV)/.study slurm-packages
+	@$(RUN) python tests/slurm/cluster.py up $(SLURM)
+
+slurm-down: $(VENV)/.study
+	@$(RUN) python tests/slurm/cluster.py down $(SLURM)
+
+# Where root runs the checks of a change (CI=true), what they need is installed; elsewhere nothing is.
+slurm-packages:
+	@if [ "$$CI" = true ] && [ "$$(id -u)" = 0 ] && ! command -v slurmdbd >/dev/null; then \
+	  apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $(SLURM_PACKAGES); \
+	fi
 
 lint: $(VENV)/.test
 	@$(RUN) ruff check . && $(RUN) ruff format --check .

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 import sys
-import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -14,29 +11,16 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))  # The helpers beside this file; tests are not a package.
 
-from cluster import PACKAGES, Cluster, Layout, missing
+from cluster import Cluster, Layout
+from started import started
 from tiny import Tiny
-
-
-def start(layout: Layout) -> Iterator[Cluster]:
-    """A cluster that ends with the tests, however they end."""
-    if absent := missing(layout.accounting):
-        message = f"Slurm is not installed here ({', '.join(absent)}); on Debian: apt-get install {PACKAGES}"
-        (pytest.fail if os.environ.get("CI") else pytest.skip)(message)
-    folder = Path(tempfile.mkdtemp(prefix="sidewinder-slurm-"))  # Short: munge's socket has a limit of 107 letters.
-    cluster = Cluster(folder)
-    try:
-        cluster.up(layout)
-        yield cluster
-    finally:
-        cluster.down()
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 @pytest.fixture(scope="session")
 def cluster() -> Iterator[Cluster]:
     """Two nodes of four CPUs and four GPUs that are none, with accounting."""
-    yield from start(Layout())
+    with started(Layout()) as cluster:
+        yield cluster
 
 
 @pytest.fixture

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 from cluster import Cluster, Layout
-from conftest import start
 from processes import until
+from started import started
 from tiny import SABOTAGE, Tiny
 
 SLOW = {"PYTHONPATH": str(SABOTAGE), "BRAKE_S": "0.2"}
@@ -107,13 +107,13 @@ def test_debug_runs_in_this_process(tiny: Callable[..., Tiny]) -> None:
 @pytest.fixture(scope="module")
 def bare(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     hidden = tmp_path_factory.mktemp("hidden")
-    yield from start(
-        Layout(nodes=1, accounting=False, warn_preempted=False, grace_s=5, hidden={"n1": str(hidden)}),
-    )
+    layout = Layout(nodes=1, accounting=False, warn_preempted=False, grace_s=5, hidden={"n1": str(hidden)})
+    with started(layout) as cluster:
+        yield cluster
 
 
 def test_without_accounting_a_killed_job_is_noticed_and_a_preempted_one_goes_on(bare: Cluster, tmp_path: Path) -> None:
-    study = Tiny(tmp_path, bare, steps=80)
+    study = Tiny(tmp_path, bare, steps=40)
     controller = study.launch(QUICKLY, **SLOW)
     study.await_start(1)
     bare.run("sbatch", "--partition=urgent", "--exclusive", "--output=/dev/null", "--wrap=sleep 1")
@@ -122,7 +122,7 @@ def test_without_accounting_a_killed_job_is_noticed_and_a_preempted_one_goes_on(
     ended(controller)
     assert [attempt.reason for attempt in study.attempts()] == ["preempted", "killed", "finished"]
     assert len(study.ledger.submissions()) == 2
-    assert sorted(study.losses()) == list(range(1, 81))
+    assert sorted(study.losses()) == list(range(1, 41))
 
 
 def test_folder_that_the_node_does_not_see(bare: Cluster) -> None:

@@ -31,8 +31,9 @@ FLAGS = ["--latency-wait", "10", "--slurm-init-seconds-before-status-checks", "1
 
 
 def small(results: Path, **changes: Any) -> Path:
-    """The workflow tests' study with one model, one extension and two suites; returns its file."""
+    """The workflow tests' study with one source, model and extension, and two suites; returns its file."""
     values = yaml.safe_load((ROOT / "tests" / "workflow" / "study.yaml").read_text())
+    values |= {"sources": {"english": values["sources"]["english"]}, "blend": {"english": 1.0}}
     values["models"] = {"hybrid": values["models"]["hybrid"]}
     values["extensions"] = [values["extensions"][0] | {"models": ["hybrid"]}]
     values["evaluate"] = ["heldout", "needle"]
@@ -216,7 +217,7 @@ def test_killed_controllers_submit_one_job(cluster: Cluster, local: Path, tmp_pa
 def test_second_controller_of_a_study_is_refused(cluster: Cluster, local: Path, tmp_path: Path) -> None:
     study = small(local, seeds=[3])
     stage = Graph(parse_study(yaml.safe_load(study.read_text()))).stages[0]
-    slow = {"PYTHONPATH": str(SABOTAGE), "BRAKE_S": "0.6"}
+    slow = {"PYTHONPATH": str(SABOTAGE), "BRAKE_S": "0.4"}
     controllers = [snakemake(study, cluster, str(stage.record), **slow) for _ in range(2)]
     assert sorted(controller.wait(timeout=250) for controller in controllers) == [0, 1]
     assert "already running a study" in said(study)
