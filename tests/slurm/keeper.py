@@ -11,6 +11,7 @@ from __future__ import annotations
 import getpass
 import json
 import os
+import resource
 import secrets
 import select
 import shlex
@@ -62,6 +63,7 @@ class Keeper:
 
     def keep(self, tied: bool) -> None:
         adopt_orphans()
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # Daemons that are killed on purpose leave no core files.
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             signal.signal(number, self._stop)
         signal.signal(signal.SIGUSR1, lambda *_: self._revive())
