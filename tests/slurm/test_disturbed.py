@@ -46,17 +46,17 @@ def test_disturbed_job_ends_as_an_undisturbed_one(cluster: Cluster, tiny: Callab
     # Undisturbed: four processes of this machine, at the same time, through submitit's local launcher.
     reference = tiny(tmp_path / "undisturbed", **SETTINGS, launching={"launcher": "local"})
     undisturbed = reference.launch()
-    # A limit of two minutes with a notice of 95 s: the job has 25 s a turn while it runs by itself, with no controller.
-    disturbed = tiny(tmp_path / "disturbed", **SETTINGS, launching={"notice_s": 95})
-    slow = {"PYTHONPATH": str(SABOTAGE), "BRAKE_S": "0.4"}
-    controller = disturbed.launch("tasks_per_node=2", "runtime=2", **slow)
+    disturbed = tiny(tmp_path / "disturbed", **SETTINGS, launching={"notice_s": 60})
+    controller = disturbed.launch(*NODES, PYTHONPATH=str(SABOTAGE), BRAKE_S="0.4")
     disturbed.await_start(1)
     controller.send_signal(signal.SIGTERM)
     assert controller.wait(timeout=30) == 1
-    job = disturbed.job()
-    disturbed.await_stop(2)  # Out of time for the second time.
-    cluster.run("scontrol", "update", f"JobId={job}", "TimeLimit=60")
-    disturbed.await_start(3)
+    job = disturbed.job()  # By itself from here on, with no controller.
+    for turn in (1, 2):  # Out of time, twice: of a minute's limit, the notice of a minute leaves nothing.
+        cluster.run("scontrol", "update", f"JobId={job}", "TimeLimit=1")
+        disturbed.await_stop(turn)
+        cluster.run("scontrol", "update", f"JobId={job}", "TimeLimit=30")
+        disturbed.await_start(turn + 1)
     cluster.run("scontrol", "requeue", job)
     disturbed.await_start(4)
     preempt(cluster)

@@ -20,17 +20,22 @@ from sidewinder.cluster.slurm import job_state
 from sidewinder.cluster.standing import notice_s, standing
 
 SUPERSEDED = 76  # Exit status of a process whose job was started anew elsewhere.
-LOOK_S, ASK_S = 5.0, 600.0
+LOOK_S = 5.0
 Start = tuple[int, int]
 """(submission, restart): a later start is greater."""
 
 
 class Guard:
-    """Watches while it is entered. `limit` is the time limit in minutes, 0 for none; rank 0 alone minds the clock."""
+    """Watches while it is entered. `limit` is the time limit in minutes, 0 for none; rank 0 alone minds the clock.
 
-    def __init__(self, folder: Path, start: Start, *, metrics: Path, job: str, limit: int, notice: int | None) -> None:
+    Slurm is asked every `ask_s` seconds when the job ends, because its limit can be changed while it runs.
+    """
+
+    def __init__(
+        self, folder: Path, start: Start, *, metrics: Path, job: str, limit: int, notice: int | None, ask_s: float
+    ) -> None:
         self.token, self.start, self.metrics, self.job = folder / "current", start, metrics, job
-        self.limit, self.notice = limit, notice
+        self.limit, self.notice, self.ask_s = limit, notice, ask_s
         self.ends_at: float | None = None
         self._done = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="guard", daemon=True)
@@ -45,14 +50,14 @@ class Guard:
         self._done.set()
 
     def _watch(self) -> None:
-        asked = -ASK_S
+        asked = float("-inf")
         while not self._done.wait(LOOK_S):
             if superseded(self.token, self.start):
                 print(f"job {self.job} was started anew elsewhere: this process ends", file=sys.stderr, flush=True)
                 os._exit(SUPERSEDED)
             if not self.limit:
                 continue
-            if time.monotonic() - asked > ASK_S:
+            if time.monotonic() - asked > self.ask_s:
                 asked, state = time.monotonic(), job_state(self.job)
                 self.ends_at = state.ends_at if state.state == "RUNNING" else None
             if self.ends_at and time.time() > self.ends_at - self._notice_s():

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
 STOPPED = 75  # Exit status after a stop: sysexits' "try again later".
 DECISION_S = 900.0
+ASKS = 4  # A job asks Slurm for its end less often than its controller asks for the job.
 PORTS = range(20_000, 60_000)
 
 
@@ -89,6 +90,7 @@ class Rank:
             job=log.job,
             limit=self.limit if on_clock else 0,
             notice=graph.study.cluster.notice_s,
+            ask_s=ASKS * graph.study.cluster.poll_s,
         )
 
     def _may_train(self, graph: Graph, stage: Stage, log: JobLog) -> None:
