@@ -24,10 +24,10 @@ test-slurm: $(VENV)/.test slurm-packages
 
 # A cluster of two nodes on this machine: . $(SLURM)/env, then snakemake --profile slurm.
 slurm-up: $(VENV)/.study slurm-packages
-	@$(RUN) python tests/slurm/cluster.py up $(SLURM)
+	@$(RUN) python tests/slurm/real_slurm.py up $(SLURM)
 
 slurm-down: $(VENV)/.study
-	@$(RUN) python tests/slurm/cluster.py down $(SLURM)
+	@$(RUN) python tests/slurm/real_slurm.py down $(SLURM)
 
 # Where root runs the checks of a change (CI=true), what they need is installed; elsewhere nothing is.
 slurm-packages:

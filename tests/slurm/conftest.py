@@ -11,7 +11,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))  # The helpers beside this file; tests are not a package.
 
-from cluster import Cluster, Layout
+from real_slurm import Cluster, Layout
 from started import started
 from tiny import Tiny
 

@@ -26,8 +26,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from cluster import SYSTEM_PATH, Layout
 from processes import adopt_orphans, alive, descendants, end, end_with_parent, reap, send, until
+from real_slurm import SYSTEM_PATH, Layout
 
 TOOLS = [
     "sacct",

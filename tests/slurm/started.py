@@ -10,7 +10,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from cluster import PACKAGES, Cluster, Layout, missing
+
+from real_slurm import PACKAGES, Cluster, Layout, missing
 
 
 @contextmanager

@@ -13,11 +13,11 @@ from typing import Any
 
 import psutil
 import pytest
-from cluster import Cluster
-from processes import until
-from tiny import SABOTAGE, SEQUENCES, TOKENS, Tiny
 
+from processes import until
+from real_slurm import Cluster
 from sidewinder.catalog import build_catalog, query
+from tiny import SABOTAGE, SEQUENCES, TOKENS, Tiny
 
 STEPS = 240
 SETTINGS: dict[str, Any] = {

@@ -9,8 +9,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from cluster import Cluster, Layout
+
 from processes import until
+from real_slurm import Cluster, Layout
 from started import started
 from tiny import SABOTAGE, Tiny
 

@@ -8,7 +8,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from cluster import Cluster
+
+from real_slurm import Cluster
 from tiny import SABOTAGE, Tiny
 
 QUICKLY = "runtime=5"

@@ -17,13 +17,13 @@ from typing import Any
 import psutil
 import pytest
 import yaml
-from cluster import Cluster
-from processes import alive, until
-from tiny import SABOTAGE
 
+from processes import alive, until
+from real_slurm import Cluster
 from sidewinder.cluster.ledger import Ledger
 from sidewinder.config.load import parse_study
 from sidewinder.graph import Graph, Stage
+from tiny import SABOTAGE
 
 ROOT = Path(__file__).parents[2]
 QUICK = Path(__file__).with_name("quick_snakemake.py")

@@ -14,9 +14,9 @@ from typing import Any
 
 import numpy as np
 import yaml
-from cluster import Cluster
-from processes import until
 
+from processes import until
+from real_slurm import Cluster
 from sidewinder.cluster.ledger import Attempt, Ledger
 from sidewinder.config.load import parse_study
 from sidewinder.graph import Graph, Stage

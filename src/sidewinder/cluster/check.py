@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import getpass
 import re
+import shlex
 import shutil
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -48,7 +49,7 @@ def of_training(who: str, ask: Ask, training: Training) -> Wanted:
     flags += [f"--cpus-per-task={shape.cpus_per_task}", f"--mem={shape.mem_mb_per_node}"]
     flags += [f"--gpus-per-node={shape.gpus_per_node}"] if shape.gpus_per_node else []
     flags += [f"--{key}={value}" for key in ("qos", "constraint") if (value := getattr(ask, key))]
-    return Wanted(who, ask.slurm_partition, ask.slurm_account, ask.runtime, (*flags, *ask.slurm_extra.split()))
+    return Wanted(who, ask.slurm_partition, ask.slurm_account, ask.runtime, (*flags, *shlex.split(ask.slurm_extra)))
 
 
 def remedy(message: str) -> str:

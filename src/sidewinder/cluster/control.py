@@ -98,8 +98,7 @@ class Controller:
                 remedy=f"run the study there; or, if that job is no more, delete {self.ledger.folder}",
             )
         if left.job is None:
-            known = {entry.job for entry in self.ledger.submissions() if entry.job}
-            found = self.launcher.find(left, known, self.ledger.folder)
+            found = self.launcher.find(left, self._known(), self.ledger.folder)
             if found is None:
                 self.ledger.write("ended", submission=left.number, job=None, state="", why="was never submitted")
                 return None
@@ -113,6 +112,10 @@ class Controller:
             return None
         self.say(f"attached to {self._job(left)}: {state}")
         return left
+
+    def _known(self) -> set[str]:
+        """Jobs of this stage that are written down."""
+        return {entry.job for entry in self.ledger.submissions() if entry.job}
 
     def _submit(self) -> Submission:
         number = len(self.ledger.submissions()) + 1
@@ -135,10 +138,10 @@ class Controller:
         )
         if self.launcher_name == "slurm":
             check_wanted([of_training(self.stage.title, self.ask, self.stage.training)])
-        cluster = self.launcher.cluster
-        self.ledger.write("submitting", submission=number, name=name, launcher=self.launcher_name, cluster=cluster)
+        about = {"name": name, "launcher": self.launcher_name, "cluster": self.launcher.cluster}
+        self.ledger.write("submitting", submission=number, **about)
         try:
-            about = self.launcher.submit(order)
+            about = self.launcher.stray(name, self._known()) or self.launcher.submit(order)
         except ClusterError as error:
             self.ledger.write("ended", submission=number, job=None, state="", why=str(error))
             raise

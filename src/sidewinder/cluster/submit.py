@@ -52,6 +52,12 @@ class Launcher(Protocol):
     def find(self, submission: Submission, known: set[str], folder: Path) -> str | None:
         """The job of a submission that nobody wrote down; None where there is none."""
 
+    def stray(self, name: str, known: set[str]) -> dict[str, Any] | None:
+        """A job of this name that is alive and was not written down here, to be adopted instead of submitting another.
+
+        A controller on another machine may have submitted it, where locks of the file system do not reach that far.
+        """
+
     def state(self, submission: Submission) -> JobState:
         """Where a job is now."""
 
@@ -101,6 +107,10 @@ class SlurmLauncher:
     def find(self, submission: Submission, known: set[str], folder: Path) -> str | None:
         found = [job for job in slurm.jobs_named(submission.name, submission.submitted_at - 60) if job not in known]
         return found[0] if found else None
+
+    def stray(self, name: str, known: set[str]) -> dict[str, Any] | None:
+        queued = {job for job, state in slurm.queue().items() if state.name == name and not state.ended}
+        return {"job": min(queued - known, key=int), "found": True} if queued - known else None
 
     def state(self, submission: Submission) -> JobState:
         assert submission.job
@@ -193,6 +203,9 @@ class LocalLauncher:
                 return entry.name
         return None
 
+    def stray(self, name: str, known: set[str]) -> dict[str, Any] | None:
+        return None  # The lock reaches as far as this machine does.
+
     def state(self, submission: Submission) -> JobState:
         assert submission.job
         then, now = submission.detail.get("started"), started(int(submission.job))
@@ -222,6 +235,9 @@ class DebugLauncher:
         return {"job": job.job_id}
 
     def find(self, submission: Submission, known: set[str], folder: Path) -> str | None:
+        return None
+
+    def stray(self, name: str, known: set[str]) -> dict[str, Any] | None:
         return None
 
     def state(self, submission: Submission) -> JobState:

@@ -1,7 +1,7 @@
 """A real Slurm cluster on this one machine: several slurmd on loopback, no systemd, everything in one folder.
 
-    python tests/slurm/cluster.py up FOLDER        # then: . FOLDER/env
-    python tests/slurm/cluster.py down FOLDER
+    python tests/slurm/real_slurm.py up FOLDER        # then: . FOLDER/env
+    python tests/slurm/real_slurm.py down FOLDER
 
 A process of its own (keeper.py) starts the daemons and ends them, and all that their jobs leave behind. Needs Debian's
 munge, slurmctld, slurmd and slurm-client, and for accounting slurmdbd and mariadb-server; root is not needed.
