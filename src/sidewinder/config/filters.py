@@ -53,9 +53,11 @@ class GopherRepetition(Strict):
     """Largest share of characters in lines that came before."""
     dup_para_char_frac: Share | None = 0.2
     """Largest share of characters in paragraphs that came before."""
-    top_n_grams: list[tuple[NGram, Ratio]] = [(2, 0.2), (3, 0.18), (4, 0.16)]
+    top_n_grams: list[tuple[NGram, Ratio]] = Field(default=[(2, 0.2), (3, 0.18), (4, 0.16)])
     """For each length in words, the largest share of characters in the most frequent n-gram."""
-    dup_n_grams: list[tuple[NGram, Ratio]] = [(5, 0.15), (6, 0.14), (7, 0.13), (8, 0.12), (9, 0.11), (10, 0.10)]
+    dup_n_grams: list[tuple[NGram, Ratio]] = Field(
+        default=[(5, 0.15), (6, 0.14), (7, 0.13), (8, 0.12), (9, 0.11), (10, 0.10)]
+    )
     """For each length in words, the largest share of characters in n-grams that came before."""
 
 
