@@ -8,6 +8,7 @@ from pydantic import Field, model_validator
 
 from sidewinder.config.base import Count, Name, Strict
 from sidewinder.config.mesh import Mesh
+from sidewinder.config.packing import LongDocuments, Packing
 from sidewinder.config.schedule import BatchPlan, BatchRamp, Decay, batch_plan
 from sidewinder.config.watch import NonFinite, Writer
 
@@ -46,6 +47,11 @@ class Training(Strict):
     reset_documents: bool = False
     """Start state, convolution and attention afresh at each document; else documents follow one another, as in the
     paper."""
+    packing: Packing = "concatenate"
+    """`concatenate` cuts the stream of all documents into sequences, as in the paper; `documents` lays whole documents
+    into sequences where they fit, pads what is left over, and needs reset_documents."""
+    documents: LongDocuments | None = None
+    """Long documents to read more of; null reads the blend as it is."""
     save_every_tokens: Count = 250_000
     """How much work a crash may cost."""
     keep_saves: Annotated[int, Field(ge=2)] = 2
@@ -85,6 +91,8 @@ class Training(Strict):
             )
         if self.batch_ramp and (found := self.batch_ramp.faults(self.batch_sequences, self.micro_batch_sequences)):
             raise ValueError("; ".join(found))
+        if self.packing == "documents" and not self.reset_documents:
+            raise ValueError("packing: documents lays unrelated documents side by side: it needs reset_documents: true")
         if self.float8 != "none" and (fault := self._float8_fault()):
             raise ValueError(fault)
         if self.steps < 1:
@@ -199,3 +207,7 @@ class Extension(Strict):
     recompute: Annotated[str, Field(pattern=r"^[Mm*-]*$")] | None = None
     rope_base: Annotated[float, Field(gt=0)] | None = None
     """New RoPE base for models that have one; null keeps the pretrained base."""
+    packing: Packing | None = None
+    """Null keeps the pretraining's."""
+    documents: LongDocuments | None = None
+    """Long documents to read more of; null keeps the pretraining's choice."""
