@@ -148,6 +148,12 @@ class IndexedReader:
         start, size = int(self._offsets[document]) // self.dtype.itemsize, int(self.sizes[document])
         return self.tokens[start : start + size]
 
+    def document_start(self, token: int) -> int:
+        """First token of the document that a token lies in; tokens are counted from the file's first."""
+        width = self.dtype.itemsize
+        document = int(np.searchsorted(self._offsets, token * width, side="right")) - 1
+        return int(self._offsets[document]) // width
+
     @property
     def n_tokens(self) -> int:
         return len(self.tokens)

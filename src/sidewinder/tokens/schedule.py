@@ -33,17 +33,13 @@ class Schedule:
         return np.searchsorted(np.array(self.ends[:-1], dtype=np.uint64), points, side="right")
 
     def counts(self, samples: int) -> list[int]:
-        """How many of the first `samples` samples each source has."""
-        below = [self._below(end, samples) for end in self.ends]
-        return [end - start for start, end in zip([0, *below], below, strict=False)]
-
-    def _below(self, end: int, samples: int) -> int:
-        """How many of the first points lie in [0, end).
+        """How many of the first `samples` samples each source has.
 
         floor(x / M) - floor((x - end) / M) is 1 where x mod M < end, and 0 elsewhere.
         """
-        upper = floor_sum(samples, CIRCLE, GOLDEN, self.offset)
-        return upper - floor_sum(samples, CIRCLE, GOLDEN, self.offset + CIRCLE - end) + samples
+        upper = floor_sum(samples, CIRCLE, GOLDEN, self.offset) + samples
+        below = [upper - floor_sum(samples, CIRCLE, GOLDEN, self.offset + CIRCLE - end) for end in self.ends]
+        return [end - start for start, end in zip([0, *below], below, strict=False)]
 
 
 def floor_sum(count: int, modulus: int, slope: int, start: int) -> int:
