@@ -7,48 +7,18 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from sidewinder.config.base import Count, Share, Strict
+from sidewinder.config.readers import JsonlReader, PackagesReader, ParquetReader, Reader, TextReader
 
-
-class PackagesReader(Strict):
-    """Text of installed Python packages, so that a study needs no download."""
-
-    kind: Literal["packages"]
-    part: Literal["prose", "code", "translations"]
-    """`prose`: docstrings, descriptions, documentation; `code`: sources; `translations`: gettext catalogues."""
-    packages: Annotated[list[str], Field(min_length=1)]
-    """Names of installed distributions, as `pip` knows them."""
-
-
-class JsonlReader(Strict):
-    """JSON lines, plain or compressed (.gz, .zst)."""
-
-    kind: Literal["jsonl"]
-    path: str
-    """A folder (all *.jsonl* below it), or one file."""
-    text_key: str = "text"
-    id_key: str = "id"
-
-
-class ParquetReader(Strict):
-    """Parquet files."""
-
-    kind: Literal["parquet"]
-    path: str
-    """A folder (all *.parquet below it), or one file."""
-    text_key: str = "text"
-    id_key: str = "id"
-
-
-class TextReader(Strict):
-    """Plain text, one document a file."""
-
-    kind: Literal["text"]
-    path: str
-    """A folder (all files below it that match `glob`), or one file."""
-    glob: str = "**/*.txt"
-
-
-Reader = Annotated[PackagesReader | JsonlReader | ParquetReader | TextReader, Field(discriminator="kind")]
+__all__ = [
+    "JsonlReader",
+    "Lookup",
+    "PackagesReader",
+    "ParquetReader",
+    "Reader",
+    "Source",
+    "TextReader",
+    "Tokenizer",
+]
 
 
 class Source(Strict):
