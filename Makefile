@@ -15,9 +15,9 @@ SLURM_PACKAGES := munge slurmctld slurmd slurm-client slurmdbd mariadb-server
 study: $(VENV)/.study
 	@$(RUN) sidewinder study --config $(CONFIG) --cores $(CORES)
 
-# The cluster's tests need packages of the system: make test-slurm.
-test: $(VENV)/.test lint
-	@$(RUN) python -m pytest -n 2 --dist loadfile --ignore tests/slurm
+# Three workers on two cores: much of the cluster's tests is waiting.
+test: $(VENV)/.test lint slurm-packages
+	@$(RUN) python -m pytest -n 3 --dist loadfile
 
 test-slurm: $(VENV)/.test slurm-packages
 	@$(RUN) python -m pytest -n 2 --dist loadfile tests/slurm
