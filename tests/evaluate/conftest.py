@@ -72,6 +72,16 @@ def random_model(name: str, vocab_size: int) -> LanguageModel:
     return model
 
 
+class ReadSoFar:
+    """A cache for Predictor: simply the tokens."""
+
+    def __init__(self, tokens_BL: torch.Tensor) -> None:
+        self.tokens_BL = tokens_BL
+
+    def select(self, rows: torch.Tensor) -> ReadSoFar:
+        return ReadSoFar(self.tokens_BL[rows])
+
+
 class Predictor(torch.nn.Module):
     """Stands where a model does and predicts the tokens that a function gives, with certainty; None for uniformly."""
 
@@ -80,7 +90,14 @@ class Predictor(torch.nn.Module):
         self.vocab_size, self.following = vocab_size, following
         self.device_holder = torch.nn.Parameter(torch.zeros(1))
 
-    def hidden(self, tokens_BL: torch.Tensor) -> torch.Tensor:
+    def new_cache(self, batch: int) -> ReadSoFar:
+        return ReadSoFar(torch.zeros(batch, 0, dtype=torch.long))
+
+    def hidden(self, tokens_BL: torch.Tensor, cache: ReadSoFar | None = None) -> torch.Tensor:
+        if cache is not None:
+            before = cache.tokens_BL.shape[1]
+            cache.tokens_BL = torch.cat([cache.tokens_BL, tokens_BL], dim=1)
+            return self.hidden(cache.tokens_BL)[:, before:]
         if self.following is None:
             return torch.zeros(*tokens_BL.shape, self.vocab_size)
         predicted_BL = torch.tensor([self.following(tokens) for tokens in tokens_BL.tolist()])

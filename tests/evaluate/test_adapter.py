@@ -88,8 +88,10 @@ def test_is_registered_and_loads_from_files(hybrid: Subject, tmp_path: Path) -> 
     arguments = requests("loglikelihood", [("one two", " three")])
     assert model.max_length == 64
     assert model.loglikelihood(arguments) == SidewinderLM(subject=hybrid).loglikelihood(arguments)
-    with pytest.raises(EvaluationError, match=r"needs a checkpoint folder and a tokenizer\n  remedy: --model_args"):
+    with pytest.raises(EvaluationError, match=r"needs the folder of a checkpoint.*\n  remedy: --model_args pretrained"):
         SidewinderLM()
+    with pytest.raises(EvaluationError, match=r"there is no tokenizer at .*nowhere"):
+        SidewinderLM(tmp_path / "checkpoint", tmp_path / "nowhere")
 
 
 def test_what_cannot_be_generated_or_scored_is_named(hybrid: Subject) -> None:

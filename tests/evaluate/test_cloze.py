@@ -91,7 +91,7 @@ def test_unknown_and_unavailable_tasks_are_named(monkeypatch: pytest.MonkeyPatch
     manager = lm_eval.tasks.TaskManager(include_defaults=False, include_path=folders)
     with pytest.raises(EvaluationError, match=r"unknown lm-eval task 'sciqq'\n  remedy: .*sciq"):
         harness.load(manager, "sciqq", "sciqq")
-    with pytest.raises(EvaluationError, match=r"task 'niah_single_1' cannot be loaded: ImportError: .*wonderwords"):
+    with pytest.raises(EvaluationError, match=r"task 'niah_single_1' cannot be loaded: "):
         harness.load(manager, "niah_single_1", "niah_single_1")
     with pytest.raises(EvaluationError, match=r"task 'sciq' cannot be loaded: \w+: .*\n  remedy: its data set"):
         harness.load(manager, "sciq", "sciq")

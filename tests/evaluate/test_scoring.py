@@ -79,8 +79,14 @@ def test_generation_stops_row_by_row(hybrid: Subject) -> None:
     whole = generate_greedily(hybrid.model, prompts, 10)
     stopped = generate_greedily(hybrid.model, prompts, 10, lambda row, tokens: len(tokens) == row + 1)
     assert stopped == [tokens[: row + 1] for row, tokens in enumerate(whole)]
-    with pytest.raises(ValueError, match="one common length"):
-        generate_greedily(hybrid.model, [[1], [1, 2]], 1)
+    with pytest.raises(ValueError, match="must have a token"):
+        generate_greedily(hybrid.model, [[1], []], 1)
+
+
+def test_prompts_of_different_lengths_are_continued_as_if_alone(subject: Subject, texts: list[str]) -> None:
+    prompts = [subject.encode(texts[0])[:length] for length in (30, 37, 31, 30)]
+    alone = [generate_greedily(subject.model, [prompt], 9)[0] for prompt in prompts]
+    assert generate_greedily(subject.model, prompts, 9) == alone
 
 
 def test_batches_hold_all_places_within_the_bound() -> None:

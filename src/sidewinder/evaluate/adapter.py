@@ -1,7 +1,8 @@
 """Our models behind lm-eval's model interface, registered as `sidewinder`.
 
 Log-likelihoods are those of lm-eval's own `hf` model on the exported checkpoint: a context is taken as it is, an empty
-one becomes the end-of-document token, and what does not fit is cut on the left (counted in `truncated`).
+one becomes the end-of-document token, and what does not fit is cut on the left (counted in `truncated`). Choices of a
+question are read after one pass over their common beginning (prefix.py). With torchrun, processes share the batches.
 """
 
 from __future__ import annotations
@@ -9,10 +10,8 @@ from __future__ import annotations
 import os
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
-from pathlib import Path
 from typing import Any
 
-import torch
 from lm_eval.api.instance import Instance
 from lm_eval.api.model import TemplateLM
 from lm_eval.api.registry import register_model
@@ -20,38 +19,54 @@ from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
 
 from sidewinder.errors import EvaluationError
 from sidewinder.evaluate.generation import generate_greedily
-from sidewinder.evaluate.scoring import BATCH_TOKENS, Item, SpanScore, device_of, score_items
+from sidewinder.evaluate.journal import Journal, request_key
+from sidewinder.evaluate.opened import open_subject
+from sidewinder.evaluate.prefix import plan, score_batch
+from sidewinder.evaluate.ranks import Ranks, join
+from sidewinder.evaluate.scoring import BATCH_TOKENS, Item, device_of
 from sidewinder.evaluate.subject import Subject
-from sidewinder.model.checkpoint import load_model
 from sidewinder.progress import Progress
-from sidewinder.tokenizer import load
 
 MOST_GENERATED_TOKENS = 256  # As lm-eval's `hf`, where a task does not say.
+GENERATION_TOKENS = {"cpu": 4_096, "cuda": 65_536}
+"""Tokens of prompts and answers that are in the caches at once."""
+RAGGED = 16
+"""Prompts generated from together differ in length by at most a sixteenth of the shortest."""
 Pair = tuple[tuple[str, str], list[int], list[int]]
+Answers = dict[str, Any]
 
 
 @register_model("sidewinder")
 class SidewinderLM(TemplateLM):
-    """A checkpoint folder and a tokenizer.model, or a loaded Subject."""
+    """A folder with a checkpoint of ours or of Hugging Face's form (`pretrained`), or a loaded Subject."""
 
     def __init__(
         self,
-        checkpoint: str | os.PathLike[str] | None = None,
+        pretrained: str | os.PathLike[str] | None = None,
         tokenizer: str | os.PathLike[str] | None = None,
         *,
         subject: Subject | None = None,
         max_length: int | None = None,
         batch_tokens: int | None = None,
         device: str | None = None,
+        dtype: str | None = None,
+        journal: Journal | None = None,
+        ranks: Ranks | None = None,
+        checkpoint: str | os.PathLike[str] | None = None,
         **ignored: Any,
     ) -> None:
-        """`max_length` is the longest input in tokens; by default the context that the checkpoint was trained on."""
+        """`max_length` is the longest input in tokens; by default the context that the checkpoint was trained on.
+
+        `checkpoint` is another word for `pretrained`. Options of lm-eval's that mean nothing here are ignored.
+        """
         super().__init__()
-        if subject is None:
-            subject = _load(checkpoint, tokenizer, device or "cpu")
-        self.subject = subject
-        self.max_length = int(max_length or subject.context_tokens)
-        self.batch_tokens = int(batch_tokens or BATCH_TOKENS[device_of(subject.model).type])
+        self.ranks = ranks or join()
+        self.subject = subject or open_subject(pretrained or checkpoint, tokenizer, device, dtype)
+        self.max_length = int(max_length or self.subject.context_tokens)
+        kind = device_of(self.subject.model).type
+        self.batch_tokens = int(batch_tokens or BATCH_TOKENS[kind])
+        self.generation_tokens = int(batch_tokens or GENERATION_TOKENS[kind])
+        self.journal = journal or Journal()
         self.truncated = 0
 
     @property
@@ -68,42 +83,37 @@ class SidewinderLM(TemplateLM):
     def tok_decode(self, tokens: Iterable[int]) -> str:
         return b"".join(self.subject.pieces[token] for token in tokens).decode(errors="replace")
 
+    # Log-likelihoods
+
     def _loglikelihood_tokens(
         self, requests: list[Pair], disable_tqdm: bool = False, **kwargs: Any
     ) -> list[tuple[float, bool]]:
-        scores = self._score("log-likelihoods", [self._item(*request) for request in requests])
-        answers = [(score.log_likelihood, score.exact) for score in scores]
-        for (key, _, _), answer in zip(requests, answers, strict=True):
-            self.cache_hook.add_partial("loglikelihood", key, answer)
+        keys = [request_key("loglikelihood", key, self.max_length) for key, _, _ in requests]
+        items = [self._item(*request) for request in requests]
+        self._score("log-likelihoods", keys, items, [context for (context, _), _, _ in requests])
+        answers = [(float(self.journal[key][0]), bool(self.journal[key][1])) for key in keys]
+        for (pair, _, _), answer in zip(requests, answers, strict=True):
+            self.cache_hook.add_partial("loglikelihood", pair, answer)
         return answers
 
     def loglikelihood_rolling(self, requests: list[Instance], disable_tqdm: bool = False) -> list[float]:
         """Log-likelihood of whole texts; every token is predicted once, in windows of `max_length`."""
         items: list[Item] = []
+        keys: list[str] = []
         owners: list[int] = []
         for owner, request in enumerate(requests):
             (text,) = request.args
-            for context, continuation in self._windows(text):
+            for place, (context, continuation) in enumerate(self._windows(text)):
                 items.append(self._item((text, ""), context, continuation))
+                keys.append(request_key("rolling", (text, place), self.max_length))
                 owners.append(owner)
+        self._score("rolling log-likelihoods", keys, items, keys)
         totals = [0.0] * len(requests)
-        for owner, score in zip(owners, self._score("rolling log-likelihoods", items), strict=True):
-            totals[owner] += score.log_likelihood
+        for owner, key in zip(owners, keys, strict=True):
+            totals[owner] += self.journal[key][0]
         for request, total in zip(requests, totals, strict=True):
             self.cache_hook.add_partial("loglikelihood_rolling", request.args, total)
         return totals
-
-    def generate_until(self, requests: list[Instance], disable_tqdm: bool = False) -> list[str]:
-        """Greedy continuations, cut before the first stop string."""
-        made: list[str] = [""] * len(requests)
-        with Progress(f"{self.subject.title} generation", total=len(requests), unit="sample") as progress:
-            for places, prompts, most_tokens, stops in self._generation_batches(requests):
-                tokens = generate_greedily(self.subject.model, prompts, most_tokens, self._ends(stops))
-                for place, continuation in zip(places, tokens, strict=True):
-                    made[place] = cut_at(self.tok_decode(continuation), stops)
-                    self.cache_hook.add_partial("generate_until", requests[place].args, made[place])
-                progress.update(len(places))
-        return made
 
     def _windows(self, text: str) -> Iterator[tuple[list[int], list[int]]]:
         tokens = self.tok_encode(text)
@@ -124,30 +134,69 @@ class SidewinderLM(TemplateLM):
         self.truncated += len(tokens) < len(context) + len(continuation)
         return Item(name, tokens, [(len(tokens) - len(continuation), len(tokens))])
 
-    def _score(self, what: str, items: list[Item]) -> list[SpanScore]:
-        total = sum(len(item.tokens) - 1 for item in items)
-        with Progress(f"{self.subject.title} {what}", total=total, unit="token") as progress:
-            scores = score_items(self.subject.model, items, batch_tokens=self.batch_tokens, advance=progress.update)
-        return [spans[0] for spans in scores]
+    def _score(self, what: str, keys: list[str], items: list[Item], families: list[str]) -> None:
+        """Puts (log-likelihood, greedy) of every item that has none into the journal."""
+        places = {key: place for place, key in enumerate(keys) if key not in self.journal}
+        asked, names = [items[place] for place in places.values()], list(places)
+        batches = plan(asked, [families[place] for place in places.values()], self.batch_tokens)
+        found: Answers = {}
+        total = sum(batch.cost_tokens for batch in batches)
+        with self._progress(what, total, "token") as progress:
+            for batch in self.ranks.own(batches):
+                scores = score_batch(self.subject.model, asked, batch)
+                made: Answers = {names[at]: [score.log_likelihood, score.exact] for at, score in scores.items()}
+                self.journal.add(made)
+                found |= made
+                progress.update(self.ranks.world * batch.cost_tokens)
+        self.journal.add(self.ranks.gather(found), write=False)
+
+    # Generation
+
+    def generate_until(self, requests: list[Instance], disable_tqdm: bool = False) -> list[str]:
+        """Greedy continuations, cut before the first stop string."""
+        keys = [request_key("generate_until", request.args, self.max_length) for request in requests]
+        found: Answers = {}
+        missing = {key: place for place, key in enumerate(keys) if key not in self.journal}
+        batches = list(self._generation_batches({key: requests[place] for key, place in missing.items()}))
+        with self._progress("generation", len(missing), "sample") as progress:
+            for names, prompts, most_tokens, stops in self.ranks.own(batches):
+                tokens = generate_greedily(self.subject.model, prompts, most_tokens, self._ends(stops))
+                texts = [cut_at(self.tok_decode(continuation), stops) for continuation in tokens]
+                made: Answers = dict(zip(names, texts, strict=True))
+                self.journal.add(made)
+                found |= made
+                progress.update(self.ranks.world * len(names))
+        self.journal.add(self.ranks.gather(found), write=False)
+        for request, key in zip(requests, keys, strict=True):
+            self.cache_hook.add_partial("generate_until", request.args, self.journal[key])
+        return [self.journal[key] for key in keys]
 
     def _generation_batches(
-        self, requests: list[Instance]
-    ) -> Iterator[tuple[list[int], list[list[int]], int, list[str]]]:
-        """Requests with equal prompt length and settings together: (places, prompts, most tokens, stop strings)."""
-        groups: dict[tuple[int, int, tuple[str, ...]], list[tuple[int, list[int]]]] = defaultdict(list)
-        for place, request in enumerate(requests):
+        self, requests: dict[str, Instance]
+    ) -> Iterator[tuple[list[str], list[list[int]], int, list[str]]]:
+        """Requests of equal settings and similar length together: (keys, prompts, most tokens, stop strings)."""
+        groups: dict[tuple[int, tuple[str, ...]], list[tuple[str, list[int]]]] = defaultdict(list)
+        for key, request in requests.items():
             context, settings = request.args
             stops, most_tokens = self._generation_settings(dict(settings))
             tokens = self.tok_encode(context) or [self.prefix_token_id]
             room = self.max_length - most_tokens
             self.truncated += len(tokens) > room
-            prompt = tokens[-room:]
-            groups[len(prompt), most_tokens, tuple(stops)].append((place, prompt))
-        for (length, most_tokens, stops_key), members in sorted(groups.items(), reverse=True):
-            rows = max(1, self.batch_tokens // (length + most_tokens))
-            for start in range(0, len(members), rows):
-                part = members[start : start + rows]
-                yield [place for place, _ in part], [prompt for _, prompt in part], most_tokens, list(stops_key)
+            groups[most_tokens, tuple(stops)].append((key, tokens[-room:]))
+        for (most_tokens, stops_key), members in sorted(groups.items()):
+            members.sort(key=lambda member: -len(member[1]))
+            batch: list[tuple[str, list[int]]] = []
+            for member in members:
+                if batch and not self._together(batch, member, most_tokens):
+                    yield [key for key, _ in batch], [prompt for _, prompt in batch], most_tokens, list(stops_key)
+                    batch = []
+                batch.append(member)
+            yield [key for key, _ in batch], [prompt for _, prompt in batch], most_tokens, list(stops_key)
+
+    def _together(self, batch: list[tuple[str, list[int]]], member: tuple[str, list[int]], most_tokens: int) -> bool:
+        longest, shortest = len(batch[0][1]), len(member[1])
+        tokens = (len(batch) + 1) * (longest + most_tokens)
+        return longest - shortest <= shortest // RAGGED and tokens <= self.generation_tokens
 
     def _generation_settings(self, settings: dict[str, Any]) -> tuple[list[str], int]:
         """Stop strings and the number of tokens. Raises EvaluationError where sampling is asked for."""
@@ -177,19 +226,11 @@ class SidewinderLM(TemplateLM):
 
         return ended
 
+    def _progress(self, what: str, total: int, unit: str) -> Progress:
+        return Progress(f"{self.subject.title} {what}", total=total, unit=unit, silent=self.ranks.rank > 0)
+
 
 def cut_at(text: str, stops: list[str]) -> str:
     """The text before the first stop string in it."""
     ends = [text.find(stop) for stop in stops if stop and stop in text]
     return text[: min(ends)] if ends else text
-
-
-def _load(checkpoint: Any, tokenizer: Any, device: str) -> Subject:
-    if checkpoint is None or tokenizer is None:
-        raise EvaluationError(
-            "the model `sidewinder` needs a checkpoint folder and a tokenizer",
-            remedy="--model_args checkpoint=FOLDER,tokenizer=FILE",
-        )
-    model, info = load_model(Path(checkpoint), torch.device(device))
-    name, imported = Path(checkpoint).name, "imported_from" in info.extra
-    return Subject(name, model, info.context_tokens, load(Path(tokenizer)), imported=imported)

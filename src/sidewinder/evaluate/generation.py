@@ -1,5 +1,8 @@
 """Greedy generation through a model's caches.
 
+Prompts of a batch may differ in length: all are read up to the end of the shortest, and from there on a row is fed what
+is left of its prompt, token by token, before what it generates. So no sequence is padded.
+
 Shapes: B batch, L length, D hidden size, V vocabulary.
 """
 
@@ -20,28 +23,30 @@ def generate_greedily(
     most_tokens: int,
     ended: Callable[[int, list[int]], bool] = lambda row, tokens: False,
 ) -> list[list[int]]:
-    """Continuations of prompts of equal length, each of at most `most_tokens` tokens.
+    """Continuations of prompts, each of at most `most_tokens` tokens.
 
     `ended(row, tokens)` is asked after each token of a row; the token that makes it true is kept. Raises ValueError
-    where the prompts differ in length, because a cache holds sequences of one length.
+    where a prompt is empty.
     """
-    lengths = {len(prompt) for prompt in prompts}
-    if len(lengths) != 1 or 0 in lengths:
-        raise ValueError(f"prompts must have one common length above 0, got {sorted(lengths)}")
+    shortest, longest = min(map(len, prompts), default=0), max(map(len, prompts), default=0)
+    if not shortest:
+        raise ValueError("every prompt must have a token")
     device = device_of(model)
     cache = model.new_cache(len(prompts))
-    tokens_BL = torch.tensor([list(prompt) for prompt in prompts], dtype=torch.long, device=device)
+    tokens_BL = torch.tensor([list(prompt[:shortest]) for prompt in prompts], dtype=torch.long, device=device)
     made: list[list[int]] = [[] for _ in prompts]
     open_rows = set(range(len(prompts)))
-    for _ in range(most_tokens):
+    for at in range(shortest, longest + most_tokens):
         hidden_BLD = model.hidden(tokens_BL, cache)
-        next_B = model.logits(hidden_BLD[:, -1]).argmax(-1)
-        for row, token in enumerate(next_B.tolist()):
-            if row in open_rows:
-                made[row].append(token)
-                if ended(row, made[row]):
+        following = model.logits(hidden_BLD[:, -1]).argmax(-1).tolist()
+        for row, prompt in enumerate(prompts):
+            if at < len(prompt):
+                following[row] = prompt[at]
+            elif row in open_rows:
+                made[row].append(following[row])
+                if len(made[row]) == most_tokens or ended(row, made[row]):
                     open_rows.remove(row)
         if not open_rows:
             break
-        tokens_BL = next_B[:, None]
+        tokens_BL = torch.tensor(following, dtype=torch.long, device=device)[:, None]
     return made

@@ -108,9 +108,17 @@ def _score_batch(model: LanguageModel, items: Sequence[Item], lengths: Sequence[
             rows.extend([row] * (end - start))
             places.extend(range(start - 1, end - 1))
             targets.extend(int(token) for token in item.tokens[start:end])
+    log_likelihoods, argmax = predictions(model, hidden_BLD, rows, places, targets)
+    return split(items, targets, log_likelihoods, argmax)
+
+
+def predictions(
+    model: LanguageModel, hidden_BLD: Tensor, rows: Sequence[int], places: Sequence[int], targets: Sequence[int]
+) -> tuple[list[float], list[int]]:
+    """Log-likelihood of each target after the token at (row, place), and the argmax there; a block at a time."""
+    device = hidden_BLD.device
     hidden_ND = hidden_BLD[torch.tensor(rows, device=device), torch.tensor(places, device=device)]
-    log_likelihoods, argmax = _predictions(model, hidden_ND, torch.tensor(targets, device=device))
-    return _split(items, targets, log_likelihoods, argmax)
+    return _predictions(model, hidden_ND, torch.tensor(targets, device=device))
 
 
 def _predictions(model: LanguageModel, hidden_ND: Tensor, targets_N: Tensor) -> tuple[list[float], list[int]]:
@@ -126,8 +134,8 @@ def _predictions(model: LanguageModel, hidden_ND: Tensor, targets_N: Tensor) -> 
     return log_likelihoods, argmax
 
 
-def _split(
-    items: Sequence[Item], targets: list[int], log_likelihoods: list[float], argmax: list[int]
+def split(
+    items: Sequence[Item], targets: Sequence[int], log_likelihoods: list[float], argmax: list[int]
 ) -> list[list[SpanScore]]:
     """Flat predictions back into spans."""
     scores: list[list[SpanScore]] = []

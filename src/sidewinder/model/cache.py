@@ -24,6 +24,10 @@ class ScanCache:
     conv: Tensor
     state: Tensor
 
+    def select(self, rows: Tensor) -> ScanCache:
+        """A cache of these sequences of the batch, in this order; one may be taken several times."""
+        return ScanCache(self.conv[rows], self.state[rows])
+
 
 class AttentionCache:
     """An attention layer's keys and values, in buffers that grow in bounded steps."""
@@ -50,6 +54,13 @@ class AttentionCache:
                 f"the decode cache was made for {self.max_tokens} tokens and is asked to hold {tokens}",
                 remedy="make it with a larger max_tokens, or shorten the prompt",
             )
+
+    def select(self, rows: Tensor) -> AttentionCache:
+        """A cache of these sequences of the batch, in this order; one may be taken several times."""
+        chosen = AttentionCache.__new__(AttentionCache)
+        chosen.length, chosen.max_tokens = self.length, self.max_tokens
+        chosen._buffer_2BKTE = self._buffer_2BKTE[:, rows, :, : self.length]
+        return chosen
 
     def _make_room(self, tokens: int) -> None:
         room = self._buffer_2BKTE.shape[3]
@@ -78,6 +89,13 @@ class Cache:
         for layer in self.layers:
             if isinstance(layer, AttentionCache):
                 layer.check_room(self.tokens + tokens)
+
+    def select(self, rows: Tensor) -> Cache:
+        """A cache of these sequences of the batch (places in it), in this order; one may be taken several times.
+
+        So a text that several texts begin with is read once.
+        """
+        return Cache([layer.select(rows) if layer else None for layer in self.layers], self.tokens)
 
     def nbytes(self) -> int:
         """Bytes held, the unused room of the attention buffers included."""

@@ -1,0 +1,82 @@
+"""One pass over what several continuations begin with gives what a pass a continuation gives."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+
+from sidewinder.evaluate.prefix import FEWEST_SHARED_TOKENS, Batch, plan, score_batch
+from sidewinder.evaluate.scoring import Item, SpanScore, score_items
+from sidewinder.evaluate.subject import Subject
+
+VOCABULARY = 600
+
+
+def questions(count: int, rng: random.Random, *, shortest: int, longest: int) -> tuple[list[Item], list[int]]:
+    """Items of `count` questions with four choices each, and the question of each item, in shuffled order."""
+    items, owners = [], []
+    for owner in range(count):
+        prefix = [rng.randrange(VOCABULARY) for _ in range(rng.randint(shortest, longest))]
+        for choice in range(4):
+            answer = [rng.randrange(VOCABULARY) for _ in range(1 if owner % 3 == 0 else rng.randint(1, 6))]
+            tokens = prefix + answer
+            items.append(Item(f"{owner}.{choice}", tokens, [(len(prefix), len(tokens))]))
+            owners.append(owner)
+    order = rng.sample(range(len(items)), len(items))
+    return [items[place] for place in order], [owners[place] for place in order]
+
+
+def scored(subject: Subject, items: list[Item], batches: list[Batch]) -> list[SpanScore]:
+    found: dict[int, SpanScore] = {}
+    for batch in batches:
+        made = score_batch(subject.model, items, batch)
+        assert not found.keys() & made.keys()
+        found |= made
+    return [found[place] for place in range(len(items))]
+
+
+def test_scores_are_those_of_whole_sequences(subject: Subject) -> None:
+    items, owners = questions(9, random.Random(1), shortest=20, longest=60)
+    batches = plan(items, owners, 400)
+    wanted = [spans[0] for spans in score_items(subject.model, items)]
+    for ours, theirs in zip(scored(subject, items, batches), wanted, strict=True):
+        assert ours.log_likelihood == pytest.approx(theirs.log_likelihood, abs=2e-4)
+        assert (ours.argmax, ours.exact) == (theirs.argmax, theirs.exact)
+
+
+def test_a_prefix_is_read_once_and_batches_are_bounded() -> None:
+    items, owners = questions(40, random.Random(2), shortest=30, longest=90)
+    batches = plan(items, owners, 600)
+    assert sorted(place for batch in batches for row in batch.rows for place in row.items) == list(range(len(items)))
+    assert any(len(batch.families) > 1 for batch in batches if batch.shared)
+    for batch in batches:
+        if not batch.shared:
+            continue
+        for family in batch.families:
+            assert family.shared >= batch.shared >= FEWEST_SHARED_TOKENS
+            assert len({tuple(row.inputs[: batch.shared]) for row in family.rows}) == 1
+        assert len(batch.rows) * max(len(row.inputs) - batch.shared for row in batch.rows) <= 600
+        assert len(batch.families) * batch.shared <= 600
+    prefixes = sum(
+        min(len(item.tokens) for item, own in zip(items, owners, strict=True) if own == owner) for owner in range(40)
+    )
+    assert sum(batch.cost_tokens for batch in batches) < 1.4 * prefixes
+    assert prefixes < 0.3 * sum(len(item.tokens) for item in items)
+
+
+def test_choices_of_one_token_take_one_row() -> None:
+    items = [Item(str(letter), [*range(100), letter], [(100, 101)]) for letter in (7, 8, 9)]
+    longer = Item("longer", [*range(100), 7, 5], [(100, 102)])
+    (batch,) = plan([*items, longer], ["question"] * 4, 1000)
+    assert [len(row.items) for row in batch.rows] == [4]
+    assert batch.cost_tokens == 101
+
+
+def test_what_does_not_begin_alike_is_read_by_itself() -> None:
+    items = [Item(str(first), [first, *range(50)], [(40, 51)]) for first in range(4)]
+    batches = plan(items, ["question"] * 4, 1000)
+    assert all(batch.shared == 0 for batch in batches)
+    assert sum(batch.cost_tokens for batch in batches) == 200
+    many = [Item(str(place), [*range(60), place], [(60, 61)]) for place in range(100)]
+    assert sum(len(batch.rows) for batch in plan(many, ["text"] * 100, 1000)) == 100
