@@ -1,0 +1,6 @@
+"""Filters of a source: `blocks` builds them, a `Block` applies one and counts, `merged` adds up shards' counts."""
+
+from sidewinder.corpus.filters.block import Block, Counts, merged
+from sidewinder.corpus.filters.chain import blocks, files
+
+__all__ = ["Block", "Counts", "blocks", "files", "merged"]
