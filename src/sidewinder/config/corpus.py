@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, Self
+from typing import Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import model_validator
 
 from sidewinder.config.base import Count, Share, Strict
 from sidewinder.config.readers import JsonlReader, PackagesReader, ParquetReader, Reader, TextReader
@@ -17,7 +17,6 @@ __all__ = [
     "Reader",
     "Source",
     "TextReader",
-    "Tokenizer",
 ]
 
 
@@ -56,26 +55,4 @@ class Lookup(Strict):
     def _range_is_ordered(self) -> Self:
         if self.entries[0] > self.entries[1]:
             raise ValueError(f"entries must be [fewest, most], got {list(self.entries)}")
-        return self
-
-
-class Tokenizer(Strict):
-    """SentencePiece BPE with byte fallback, trained on a sample of the blend."""
-
-    vocab_size: Annotated[int, Field(ge=300)] = 256_000
-    """Pieces, the 256 bytes and three control pieces included."""
-    sample_bytes: Count = 2_000_000_000
-    """Text to train on, drawn from the sources by their weights."""
-    character_coverage: Annotated[float, Field(ge=0.98, le=1)] = 0.9995
-    """Share of characters that get a piece; the rest are spelled in bytes."""
-    seed: int = 1
-
-    @model_validator(mode="after")
-    def _sample_can_fill_the_vocabulary(self) -> Self:
-        least = 16 * self.vocab_size
-        if self.sample_bytes < least:
-            raise ValueError(
-                f"vocab_size ({self.vocab_size:,}) is too large for sample_bytes ({self.sample_bytes:,}): "
-                f"use at least {least:,} bytes (16 a piece), or fewer pieces"
-            )
         return self

@@ -11,10 +11,11 @@ from pydantic import Field, model_validator
 
 from sidewinder.config.base import Name, Share, Strict
 from sidewinder.config.cluster import Cluster
-from sidewinder.config.corpus import Lookup, Source, Tokenizer
+from sidewinder.config.corpus import Lookup, Source
 from sidewinder.config.mesh import misfits
 from sidewinder.config.model import ModelConfig
 from sidewinder.config.suites import Suite
+from sidewinder.config.tokenizer import Tokenizer
 from sidewinder.config.training import Extension, Training, TrainingOverride
 
 LOOKUP = "lookup"

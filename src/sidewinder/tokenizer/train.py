@@ -17,7 +17,7 @@ from typing import Any
 import sentencepiece
 from sentencepiece import SentencePieceProcessor
 
-from sidewinder.config.corpus import Tokenizer
+from sidewinder.config.tokenizer import Tokenizer
 from sidewinder.corpus.pipeline import HELDOUT
 from sidewinder.corpus.shards import read_shard, shard_path
 from sidewinder.errors import ConfigError
