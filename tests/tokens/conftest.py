@@ -12,8 +12,9 @@ from tests.tokenizer.conftest import study_values, write_odd
 from sidewinder.config.load import parse_study
 from sidewinder.corpus.build import build_source
 from sidewinder.graph import Graph
+from sidewinder.record import file_digest
 from sidewinder.tokenizer.train import train_tokenizer
-from sidewinder.tokens.indexed import IndexedWriter
+from sidewinder.tokens.indexed import IndexedWriter, bin_path
 
 EOS = 2
 
@@ -27,7 +28,8 @@ def write_source(folder: Path, name: str, sizes: list[list[int]], dtype: Any = n
             for length in lengths:
                 writer.add([*range(value, value + length - 1), EOS])
                 value += length - 1
-        shards.append({"prefix": str(prefix), "tokens": sum(lengths), "documents": len(lengths)})
+        shard = {"prefix": str(prefix), "tokens": sum(lengths), "documents": len(lengths)}
+        shards.append(shard | {"sha256_bin": file_digest(bin_path(prefix))})
     return shards
 
 

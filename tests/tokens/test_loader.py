@@ -1,16 +1,17 @@
 """The loader: every token of every epoch once, in shuffled order, as a pure function of seed and step."""
 
-import itertools
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from sidewinder.config.packing import Packing
 from sidewinder.errors import CorruptArtifact
 from sidewinder.tokens.loader import BlendLoader
-from sidewinder.tokens.stream import permutation
+from sidewinder.tokens.stream import SourceStream
 
 MakeBlend = Callable[..., Path]
 SIZES = {"a": [[7, 3, 12, 1, 9], [5, 5, 20]], "b": [[4, 30, 2]], "c": [[3] * 40]}
@@ -38,16 +39,40 @@ def test_targets_are_the_inputs_one_further(make_blend: MakeBlend) -> None:
     assert (inputs_BL[:, 1:] == targets_BL[:, :-1]).all()
 
 
+def stream_of(loader: BlendLoader, place: int = 0) -> SourceStream:
+    stream = loader.streams[place]
+    assert isinstance(stream, SourceStream)
+    return stream
+
+
 def test_each_epoch_holds_every_document_once_and_whole(make_blend: MakeBlend) -> None:
-    stream = loader_of(make_blend(WEIGHTS, SIZES)).streams[0]
-    expected = sorted(documents_of(stream.read(0, stream.tokens)))
-    assert len(expected) == 8
-    orders = []
-    for epoch in range(6):
+    stream = stream_of(loader_of(make_blend(WEIGHTS, SIZES)))
+    as_it_lies = documents_of(stream.read(0, stream.tokens))
+    assert [len(document) for document in as_it_lies] == [size for shard in SIZES["a"] for size in shard]
+    begin = set()
+    for epoch in range(40):
         documents = documents_of(stream.read(epoch * stream.tokens, stream.tokens))
-        assert sorted(documents) == expected
-        orders.append(tuple(documents))
-    assert len(set(orders)) == 6, "every epoch has an order of its own"
+        turn = as_it_lies.index(documents[0])
+        assert documents == as_it_lies[turn:] + as_it_lies[:turn]
+        begin.add(turn)
+    assert len(begin) > 5, "later epochs begin elsewhere, so that they are cut elsewhere"
+
+
+def test_every_token_of_an_epoch_is_predicted_once_and_in_no_order(make_blend: MakeBlend) -> None:
+    """Against the concatenation of the files, for a context that divides the tokens, so that epochs do not overlap."""
+    path = make_blend({"a": 1.0}, {"a": [[7, 3, 12, 1, 9], [], [5, 5, 22]]})
+    loader = loader_of(path)
+    files = np.concatenate([np.fromfile(path.parent / f"a-{shard}.bin", dtype=np.int32) for shard in range(3)])
+    assert len(files) == 64
+    following = {tuple(pair) for pair in zip(files.tolist(), np.roll(files, -1).tolist(), strict=True)}
+    orders = []
+    for epoch in range(5):
+        inputs_BL, targets_BL = loader.sequences(epoch * 8, 8)
+        assert sorted(inputs_BL.ravel().tolist()) == sorted(files.tolist())
+        pairs = set(zip(inputs_BL.ravel().tolist(), targets_BL.ravel().tolist(), strict=True))
+        assert len(pairs - following) <= 1, "but for the last token of an epoch, before the first of the next"
+        orders.append(tuple(inputs_BL[:, 0].tolist()))
+    assert len(set(orders)) == 5
 
 
 def test_samples_of_a_source_are_its_stream_cut_with_nothing_lost_or_repeated(make_blend: MakeBlend) -> None:
@@ -58,7 +83,8 @@ def test_samples_of_a_source_are_its_stream_cut_with_nothing_lost_or_repeated(ma
         inputs_BL, targets_BL = batch(loader, step)
         for row, source in enumerate(loader.schedule.sources(step * 4, 4)):
             samples[source].append(np.append(inputs_BL[row], targets_BL[row, -1]))
-    for source, stream in enumerate(loader.streams):
+    for source in range(len(loader.streams)):
+        stream = stream_of(loader, source)
         block = stream.tokens // context
         whole = len(samples[source]) // block * block
         assert whole > block, "the test must go through more than one block"
@@ -71,22 +97,33 @@ def test_samples_of_a_source_are_its_stream_cut_with_nothing_lost_or_repeated(ma
 
 def test_a_long_document_does_not_fill_a_batch(make_blend: MakeBlend) -> None:
     loader = loader_of(make_blend({"a": 1.0}, {"a": [[4_000], [4_000], [4_000], [4_000]]}), context=16)
-    places = [loader.streams[0].place(sequence, 16) * 16 // 4_001 for sequence in range(16)]
-    assert len(set(places)) == 4, "sixteen sequences, drawn from four long documents"
+    places = stream_of(loader).places(np.arange(16)) * 16 // 4_000
+    assert len(set(places.tolist())) == 4, "sixteen sequences, drawn from four long documents"
 
 
 def test_reading_in_any_pieces_gives_the_same_stream(make_blend: MakeBlend) -> None:
-    stream = loader_of(make_blend(WEIGHTS, SIZES)).streams[0]
+    stream = stream_of(loader_of(make_blend(WEIGHTS, SIZES)))
     whole = stream.read(0, 4 * stream.tokens)
     for first, count in [(0, 1), (5, 100), (61, 2), (62, 62), (3, 200), (123, 1), (247, 1)]:
         assert (stream.read(first, count) == whole[first : first + count]).all()
 
 
-@pytest.mark.parametrize("size", [1, 2, 3, 8])
-def test_the_sequences_do_not_depend_on_the_batch(make_blend: MakeBlend, size: int) -> None:
-    loader = loader_of(make_blend(WEIGHTS, SIZES))
-    found = np.concatenate([batch(loader, step, size)[0] for step in range(48 // size)])
-    assert (found == loader.sequences(0, 48)[0]).all()
+@pytest.mark.parametrize("readers", [1, 2, 4, 8])
+@pytest.mark.parametrize("packing", ["concatenate", "documents"])
+def test_any_number_of_readers_and_any_resume_gives_the_same(
+    make_blend: MakeBlend, readers: int, packing: Packing
+) -> None:
+    """Each reader takes its part of every batch, and is a new one from step 3 on."""
+    path = make_blend(WEIGHTS, SIZES)
+    whole = BlendLoader(path, 8, 1, 1_000, packing).sequences(0, 48)
+    found: list[tuple[np.ndarray, np.ndarray]] = []
+    for step in range(6):
+        if step in (0, 3):
+            loaders = [BlendLoader(path, 8, 1, 1_000, packing) for _ in range(readers)]
+        size = 8 // readers
+        found += [loader.sequences(step * 8 + place * size, size) for place, loader in enumerate(loaders)]
+    for place in (0, 1):
+        assert (np.concatenate([batch[place] for batch in found]) == whole[place]).all()
 
 
 def test_a_pure_function_of_seed_and_step(make_blend: MakeBlend) -> None:
@@ -121,22 +158,67 @@ def test_sources_without_weight_and_empty_shards_are_passed_over(make_blend: Mak
 
 def test_large_token_ids_survive_in_both_types(make_blend: MakeBlend) -> None:
     for dtype in ("uint16", "int32"):
-        stream = loader_of(make_blend({"a": 1.0}, {"a": [[60_000]]}, dtype)).streams[0]
+        stream = stream_of(loader_of(make_blend({"a": 1.0}, {"a": [[60_000]]}, dtype)))
         assert stream.read(0, 59_999)[-1] == 10 + 59_998
 
 
-@pytest.mark.parametrize("damage", ["truncated", "missing", "index"])
+@pytest.mark.parametrize("damage", ["truncated", "missing", "altered", "index"])
 def test_a_damaged_shard_is_named(make_blend: MakeBlend, tmp_path: Path, damage: str) -> None:
     path = make_blend(WEIGHTS, SIZES)
+    batch(loader_of(path), 0)
     tokens, index = tmp_path / "b-0.bin", tmp_path / "b-0.idx"
     if damage == "index":
         index.write_bytes(index.read_bytes()[:-4])
     elif damage == "missing":
         tokens.unlink()
+    elif damage == "altered":
+        tokens.write_bytes(tokens.read_bytes()[::-1])
+        later(tokens, path)
     else:
         tokens.write_bytes(tokens.read_bytes()[:-4])
     with pytest.raises(CorruptArtifact, match=r"b-0\.(bin|idx)"):
         batch(loader_of(path), 0)
+
+
+def test_all_damaged_shards_are_named_at_once(make_blend: MakeBlend, tmp_path: Path) -> None:
+    path = make_blend(WEIGHTS, SIZES)
+    (tmp_path / "a-1.bin").unlink()
+    (tmp_path / "c-0.bin").write_bytes(b"")
+    with pytest.raises(CorruptArtifact, match=r"a-1\.bin: No such file.*c-0\.bin: it has 0 bytes"):
+        loader_of(path)
+
+
+def test_equal_shards_written_later_are_read_through_once(make_blend: MakeBlend, tmp_path: Path) -> None:
+    path = make_blend(WEIGHTS, SIZES)
+    expected = batch(loader_of(path), 0)[0]
+    assert not (tmp_path / "index").exists()
+    later(tmp_path / "b-0.bin", path)
+    assert (batch(loader_of(path), 0)[0] == expected).all()
+    checked = (tmp_path / "index/checked.json").stat().st_mtime_ns
+    assert "b-0" in (tmp_path / "index/checked.json").read_text()
+    loader_of(path)
+    assert (tmp_path / "index/checked.json").stat().st_mtime_ns == checked
+
+
+def later(path: Path, than: Path) -> None:
+    """Gives a file a later time than another has, as writing it a second later does."""
+    time_ns = than.stat().st_mtime_ns + 10**9
+    os.utime(path, ns=(time_ns, time_ns))
+
+
+def test_a_source_without_tokens_is_named(make_blend: MakeBlend) -> None:
+    with pytest.raises(CorruptArtifact, match="source b has a share of the blend, but no tokens"):
+        loader_of(make_blend({"a": 0.5, "b": 0.5}, {"a": [[4]], "b": [[], []]}))
+
+
+def test_more_shards_than_stay_open(make_blend: MakeBlend, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = make_blend({"a": 1.0}, {"a": [[3, 4]] * 20})
+    expected = stream_of(loader_of(path)).read(0, 140)
+    monkeypatch.setattr("sidewinder.tokens.store.OPEN_SHARDS", 3)
+    before = len(os.listdir("/proc/self/fd"))
+    stream = stream_of(loader_of(path))
+    assert (stream.read(0, 140) == expected).all()
+    assert len(os.listdir("/proc/self/fd")) <= before + 3
 
 
 def test_another_number_of_documents_than_promised_is_named(make_blend: MakeBlend) -> None:
@@ -151,15 +233,3 @@ def test_another_number_of_documents_than_promised_is_named(make_blend: MakeBlen
 def test_a_missing_blend_is_named(tmp_path: Path) -> None:
     with pytest.raises(CorruptArtifact, match=r"blend\.json"):
         loader_of(tmp_path / "blend.json")
-
-
-def test_permutations_are_shuffles_that_stay_the_same() -> None:
-    assert sorted(permutation(1_000, 1, "a", 0)) == list(range(1_000))
-    assert list(permutation(10, 1, "a", 0)) == [1, 6, 3, 2, 4, 8, 0, 9, 7, 5], "a changed order would change every run"
-    orders = [tuple(permutation(6, seed)) for seed in range(2_000)]
-    assert len(set(orders)) > 600
-    first = np.bincount([order[0] for order in orders], minlength=6)
-    assert first.min() > 270
-    assert first.max() < 400
-    neighbours = sum(after - before == 1 for before, after in itertools.pairwise(permutation(10_000, 5)))
-    assert neighbours < 10

@@ -2,9 +2,10 @@
 
     {"vocab_size": …, "eos": 2, "dtype": "uint16", "tokenizer": {"path": …, "sha256": …},
      "sources": {name: {"weight": …, "shards": [{"prefix", "tokens", "documents", "text_bytes", "sha256_bin"}, …],
-                        "heldout": [the same]}}}
+                        "heldout": [the same], "lengths": [[documents], [tokens]] by powers of two (`tokens.lengths`)}}}
 
-Paths are relative to its folder; `manifest.read_blend` resolves them. Run as `sidewinder blend`.
+Paths are relative to its folder; `manifest.read_blend` resolves them. Run as `sidewinder blend`. The same job makes the
+indexes that the study's stages will ask for (`tokens.index`), and tells how often each stage goes through each source.
 """
 
 from __future__ import annotations
@@ -14,14 +15,18 @@ import os
 import sys
 from typing import Any
 
+import numpy as np
+
 from sidewinder.graph import Graph
 from sidewinder.record import RECORD, Artifact, Job, check, outputs_of, read_record, write_atomically
 from sidewinder.tokenizer import MODEL, load
 from sidewinder.tokens.encode import TOKENS
 from sidewinder.tokens.indexed import token_dtype
+from sidewinder.tokens.lengths import BINS, chunks, histogram, named
+from sidewinder.tokens.loader import BlendLoader
+from sidewinder.tokens.store import Shard, open_shard
 
 BLEND = "blend.json"
-MANY_EPOCHS = 4  # Beyond about four, repeated text is worth less than new text (arXiv 2305.16264).
 
 
 def write_blend(graph: Graph) -> None:
@@ -52,6 +57,7 @@ def _blend(graph: Graph, model: Artifact, records: dict[tuple[str, str], list[Ar
         for shard in graph.shards(source):
             part = "heldout" if shard.startswith("heldout") else "shards"
             sources[source][part].append(_shard(graph, source, shard, records[source, shard]))
+        sources[source]["lengths"] = _lengths(graph, sources[source]["shards"]).tolist()
     return {
         "vocab_size": tokenizer.get_piece_size(),
         "eos": tokenizer.eos_id(),
@@ -71,17 +77,38 @@ def _shard(graph: Graph, source: str, shard: str, outputs: list[Artifact]) -> di
     }
 
 
+def _lengths(graph: Graph, shards: list[dict[str, Any]]) -> np.ndarray:
+    """How long the documents of a source are: (2, BINS), as `tokens.lengths` counts them."""
+    lengths = np.zeros((2, BINS), dtype=np.int64)
+    for entry in shards:
+        shard = Shard(graph.blend / entry["prefix"], entry["tokens"], entry["documents"])
+        for sizes in chunks(open_shard(shard).sizes):
+            lengths += histogram(sizes)
+    return lengths
+
+
 def _facts(graph: Graph, blend: dict[str, Any]) -> dict[str, Any]:
-    """Tokens of every source, and how often each stage goes through it; says so where that is often."""
-    tokens = {name: sum(shard["tokens"] for shard in entry["shards"]) for name, entry in blend["sources"].items()}
-    epochs: dict[str, dict[str, float]] = {}
+    """Tokens and lengths of every source, and what each stage will read; warns of what a user should know."""
+    stages: dict[str, dict[str, Any]] = {}
+    loaders: dict[str, BlendLoader] = {}
     for stage in graph.stages:
-        budget, name = stage.training.tokens, f"{stage.model_name} {stage.kind}"
-        epochs[f"{name}-{stage.training.context_tokens}"] = {
-            source: round(budget * weight / tokens[source], 4) for source, weight in graph.study.weights.items()
-        }
-    for source in tokens:
-        most = max(by_source[source] for by_source in epochs.values())
-        if most > MANY_EPOCHS:
-            print(f"blend: training goes through {source} {most:.1f} times; give it more text", file=sys.stderr)
-    return {"tokens": tokens, "epochs": epochs}
+        training = stage.training
+        plan = f"{training.context_tokens} {training.sequences} {training.packing} {training.documents}"
+        if plan not in loaders:
+            loaders[plan] = BlendLoader(
+                graph.blend / BLEND,
+                training.context_tokens,
+                stage.seed,
+                training.sequences,
+                training.packing,
+                training.documents,
+            )
+            for warning in loaders[plan].warnings(graph.study.repeat_at_most):
+                print(f"blend: {stage.kind}-{training.context_tokens}: {warning}", file=sys.stderr)
+        stages[f"{stage.model_name} {stage.kind}-{training.context_tokens}"] = loaders[plan].facts()
+    return {
+        "tokens": {name: sum(shard["tokens"] for shard in entry["shards"]) for name, entry in blend["sources"].items()},
+        "lengths": {name: named(np.array(entry["lengths"][1])) for name, entry in blend["sources"].items()},
+        "epochs": {name: facts["epochs"] for name, facts in stages.items()},
+        "stages": stages,
+    }

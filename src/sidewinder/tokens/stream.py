@@ -1,135 +1,168 @@
-"""A source as one endless stream of tokens: its documents in shuffled order, shuffled anew in every epoch.
+"""A source as endless sequences in a shuffled order that is computed from seed and place alone.
 
-In each epoch the shards are shuffled, and in each shard the documents: the corpus stage deals documents to shards by
-hash, so this is a shuffle of the whole source that never holds more than a few shards' order in memory.
+The documents of a source lie in its shards in shuffled order already; one after the other, epoch after epoch, they
+make one endless stream. It is cut into pieces of a context's length, and those of an epoch are shuffled as a whole:
+otherwise a document of many sequences would fill a batch, and a short run would see few shards. Every epoch but the
+first begins at another document, so that it is cut elsewhere.
 
-The stream is cut into sequences, and these are shuffled once more, in blocks of at most an epoch: otherwise a document
-of many sequences would fill a batch, and a short run would see few documents.
+Alternatively (`PackedStream`) an index says which documents share a sequence; then these sequences are shuffled.
+
+M tokens of a row: those of a context and one before them, so that a row's first M - 1 predict its last M - 1.
 """
 
 from __future__ import annotations
 
-import hashlib
-import os
-from collections import OrderedDict
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Iterator
+from functools import lru_cache
+from typing import Protocol
 
 import numpy as np
 
-from sidewinder.errors import CorruptArtifact
-from sidewinder.tokens.indexed import IndexedReader, bin_path
+from sidewinder.tokens.index import Index
+from sidewinder.tokens.permutation import Permutation, keys
+from sidewinder.tokens.store import Store
 
-BLOCK_SEQUENCES = 1 << 16  # Few enough for a block to lie in a few shards, and to be shuffled in a millisecond.
-ORDERS_KEPT = 4  # Shards that a block of sequences may lie in.
-
-
-@dataclass(frozen=True)
-class Shard:
-    """A tokenized file as the blend lists it."""
-
-    prefix: Path
-    tokens: int
-    documents: int
+SHUFFLES_KEPT = 4
 
 
-@dataclass(frozen=True)
-class Order:
-    """One shard in one epoch."""
+class Stream(Protocol):
+    """A source, or a part of it, as the loader reads it."""
 
-    reader: IndexedReader
-    documents: np.ndarray  # int64: document at each place
-    ends: np.ndarray  # int64: tokens up to and with the document at each place
+    name: str
+    sequences: int
+    """Sequences of an epoch."""
+    predicted_tokens: int
+    """Tokens of an epoch that are predicted."""
+
+    def fill(self, sequences: np.ndarray, rows: np.ndarray, tokens_BM: np.ndarray, ignored_BL: np.ndarray) -> None:
+        """Writes sequences of this source into rows of a batch, and marks those targets that are not to be predicted.
+
+        A source's sequences are counted from 0, on and on through all epochs.
+        """
+
+
+class Shuffle:
+    """The order of a source's sequences: those of an epoch shuffled as a whole, anew in every epoch."""
+
+    def __init__(self, sequences: int, *seed: object) -> None:
+        self.sequences = sequences
+        self._of = lru_cache(SHUFFLES_KEPT)(lambda epoch: Permutation(sequences, *seed, epoch, "sequences"))
+
+    def __call__(self, sequences: np.ndarray) -> np.ndarray:
+        """Place of each sequence in the endless row of all epochs' sequences."""
+        epochs, turns = np.divmod(sequences, self.sequences)
+        places = np.empty_like(turns)
+        for epoch in np.unique(epochs).tolist():
+            mine = epochs == epoch
+            places[mine] = epoch * self.sequences + self._of(epoch)(turns[mine])
+        return places
 
 
 class SourceStream:
-    """Random access to the stream of one source; position 0 is the first token of its first epoch."""
+    """All documents of a source, or those that an index lists, as one stream that is cut into pieces."""
 
-    def __init__(self, name: str, shards: list[Shard], token_bytes: int, seed: int) -> None:
-        self.name, self.shards, self.seed = name, shards, seed
-        for shard in shards:
-            _check_size(shard, token_bytes)
-        self.tokens = sum(shard.tokens for shard in shards)
-        self._block: tuple[int, int, np.ndarray] = (0, -1, np.empty(0))
-        self._orders: OrderedDict[tuple[int, int], Order] = OrderedDict()
+    def __init__(self, name: str, store: Store, seed: int, context_tokens: int, index: Index | None = None) -> None:
+        self.name, self.store, self.index, self.context_tokens = name, store, index, context_tokens
+        sizes = [shard.tokens for shard in store.shards] if index is None else index.tokens
+        self._ends = np.cumsum(sizes, dtype=np.int64)
+        self.tokens = int(self._ends[-1])
+        self.sequences = max(1, self.tokens // context_tokens)
+        self.predicted_tokens = self.sequences * context_tokens
+        self.places = Shuffle(self.sequences, seed, name)
+        self._turn = lru_cache(SHUFFLES_KEPT)(lambda epoch: self._drawn(epoch, seed))
+
+    def fill(self, sequences: np.ndarray, rows: np.ndarray, tokens_BM: np.ndarray, ignored_BL: np.ndarray) -> None:
+        """See Stream; all targets are predicted."""
+        for row, place in zip(rows.tolist(), self.places(sequences).tolist(), strict=True):
+            self._copy(place * self.context_tokens, tokens_BM[row])
 
     def read(self, position: int, count: int) -> np.ndarray:
-        """Tokens position … position + count - 1 of the stream, as int64."""
+        """Tokens position … position + count - 1 of the endless stream, as int64; 0 is its first token."""
         tokens = np.empty(count, dtype=np.int64)
-        done = 0
-        while done < count:
-            epoch, place = divmod(position + done, self.tokens)
-            shard, place = self._shard_at(epoch, place)
-            done += self._copy(self._order(epoch, shard), place, tokens[done:])
+        self._copy(position, tokens)
         return tokens
 
-    def place(self, sequence: int, context_tokens: int) -> int:
-        """Which piece of the stream, counted in contexts, is the source's `sequence`-th to be trained on."""
-        size = min(BLOCK_SEQUENCES, max(1, self.tokens // context_tokens))
-        block, turn = divmod(sequence, size)
-        if self._block[:2] != (size, block):
-            self._block = size, block, permutation(size, self.seed, self.name, block, "sequences")
-        return block * size + int(self._block[2][turn])
+    def _copy(self, position: int, target: np.ndarray) -> None:
+        done, count = 0, len(target)
+        while done < count:
+            epoch, place = divmod(position + done, self.tokens)
+            turned = (place + self._turn(epoch)) % self.tokens
+            for shard, start, length in self._spans(turned, min(count - done, self.tokens - max(place, turned))):
+                target[done : done + length] = self.store.tokens(shard)[start : start + length]
+                done += length
 
-    def _shard_at(self, epoch: int, place: int) -> tuple[int, int]:
-        """Shard that holds a place of an epoch, and the place in it."""
-        shards = permutation(len(self.shards), self.seed, self.name, epoch, "shards")
-        ends = np.cumsum([self.shards[shard].tokens for shard in shards])
-        turn = int(np.searchsorted(ends, place, side="right"))
-        return int(shards[turn]), place - (int(ends[turn - 1]) if turn else 0)
+    def _spans(self, place: int, count: int) -> Iterator[tuple[int, int, int]]:
+        """(shard, first token, tokens) of the stretches of files that hold `count` tokens of an epoch as it lies."""
+        while count:
+            shard = int(np.searchsorted(self._ends, place, side="right"))
+            before = int(self._ends[shard - 1]) if shard else 0
+            length = min(count, int(self._ends[shard]) - place)
+            if self.index is None:
+                yield shard, place - before, length
+            else:
+                for start, part in self._listed(shard, place - before, length):
+                    yield shard, start, part
+            place, count = place + length, count - length
 
-    def _copy(self, order: Order, place: int, target: np.ndarray) -> int:
-        """Copies tokens of a shard from `place` on until the target is full or the shard ends; returns how many."""
-        turn = int(np.searchsorted(order.ends, place, side="right"))
-        skipped = place - (int(order.ends[turn - 1]) if turn else 0)
-        done = 0
-        while done < len(target) and turn < len(order.documents):
-            document = order.reader[int(order.documents[turn])]
-            part = document[skipped : skipped + len(target) - done]
-            target[done : done + len(part)] = part
-            done, turn, skipped = done + len(part), turn + 1, 0
-        return done
+    def _listed(self, shard: int, place: int, count: int) -> Iterator[tuple[int, int]]:
+        """(first token, tokens) of stretches of a shard that hold tokens of its listed documents."""
+        assert self.index
+        index = self.index.shard(shard)
+        document = int(np.searchsorted(index.ends, place, side="right"))
+        before = int(index.ends[document - 1]) if document else 0
+        while count:
+            end = int(index.ends[document])
+            length = min(count, end - place)
+            yield int(index.starts[document]) + place - before, length
+            document, before, place, count = document + 1, end, place + length, count - length
 
-    def _order(self, epoch: int, shard: int) -> Order:
-        """Document order of a shard in an epoch; the last few are kept."""
-        key = epoch, shard
-        if key not in self._orders:
-            reader = IndexedReader(self.shards[shard].prefix)
-            if len(reader) != self.shards[shard].documents:
-                raise CorruptArtifact(
-                    f"{reader.prefix}.idx has {len(reader):,} documents; "
-                    f"the blend promises {self.shards[shard].documents:,}",
-                    remedy=f"delete {reader.prefix.parent} and run the study again",
-                )
-            documents = permutation(len(reader), self.seed, self.name, epoch, shard)
-            ends = np.cumsum(reader.sizes[documents], dtype=np.int64)
-            self._orders[key] = Order(reader, documents, ends)
-            while len(self._orders) > ORDERS_KEPT:
-                self._orders.popitem(last=False)
-        self._orders.move_to_end(key)
-        return self._orders[key]
+    def _drawn(self, epoch: int, seed: int) -> int:
+        """Where an epoch begins: with the first document, or in later ones with one that is drawn."""
+        if not epoch:
+            return 0
+        drawn = int(keys(1, seed, self.name, epoch, "turn")[0]) % self.tokens
+        shard = int(np.searchsorted(self._ends, drawn, side="right"))
+        before = int(self._ends[shard - 1]) if shard else 0
+        if self.index is None:
+            return before + self.store.document_start(shard, drawn - before)
+        ends = self.index.shard(shard).ends
+        document = int(np.searchsorted(ends, drawn - before, side="right"))
+        return before + (int(ends[document - 1]) if document else 0)
 
 
-def permutation(length: int, *seed: object) -> np.ndarray:
-    """A shuffled 0 … length - 1 that depends on the seed alone, not on any library's generator.
+class PackedStream:
+    """Documents of a source in sequences of their own, as an index lays them.
 
-    Each number is mixed with the seed by splitmix64's finaliser (doi 10.1145/2660193.2660195); sorting shuffles.
+    A row begins with an end of document, or with the token before where it goes on with a cut document. What is left
+    over is filled with ends of document and not predicted; nor is the first token of a cut document's rest behind
+    another document. Every other token of an epoch is predicted exactly once.
     """
-    key = hashlib.blake2b("/".join(map(str, seed)).encode(), digest_size=8).digest()
-    mixed = np.arange(length, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15) + np.uint64(int.from_bytes(key))
-    mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return np.argsort(mixed ^ (mixed >> np.uint64(31)), kind="stable")
 
+    def __init__(self, name: str, store: Store, seed: int, context_tokens: int, index: Index, eos: int) -> None:
+        self.name, self.store, self.index, self.eos = name, store, index, eos
+        self._ends = np.cumsum(index.sequences)
+        self.sequences = int(self._ends[-1])
+        self.predicted_tokens = int(index.tokens.sum()) - index.continued
+        self.places = Shuffle(self.sequences, seed, name)
 
-def _check_size(shard: Shard, token_bytes: int) -> None:
-    """Raises CorruptArtifact where the token file is missing or has not the promised size."""
-    path, expected = bin_path(shard.prefix), shard.tokens * token_bytes
-    try:
-        found = os.stat(path).st_size
-    except OSError as error:
-        found, reason = -1, f"{error.strerror}"
-    else:
-        reason = f"it has {found:,} bytes; the blend promises {expected:,}"
-    if found != expected:
-        raise CorruptArtifact(f"cannot read {path}: {reason}", remedy=f"delete {path.parent} and run the study again")
+    def fill(self, sequences: np.ndarray, rows: np.ndarray, tokens_BM: np.ndarray, ignored_BL: np.ndarray) -> None:
+        """See Stream."""
+        for row, place in zip(rows.tolist(), (self.places(sequences) % self.sequences).tolist(), strict=True):
+            shard = int(np.searchsorted(self._ends, place, side="right"))
+            before = int(self._ends[shard - 1]) if shard else 0
+            self._lay(shard, place - before, tokens_BM[row], ignored_BL[row])
+
+    def _lay(self, shard: int, sequence: int, tokens_M: np.ndarray, ignored_L: np.ndarray) -> None:
+        source = self.store.tokens(shard)
+        starts, lengths = self.index.shard(shard).sequence(sequence)
+        tokens_M[0], place = self.eos, 1
+        for start, length in zip(starts.tolist(), lengths.tolist(), strict=True):
+            if start < 0:
+                start = ~start
+                if place == 1:
+                    tokens_M[0] = source[start - 1]
+                else:
+                    ignored_L[place - 1] = True
+            tokens_M[place : place + length] = source[start : start + length]
+            place += length
+        tokens_M[place:], ignored_L[place - 1 :] = self.eos, True

@@ -20,6 +20,7 @@ from torch import Tensor
 from sidewinder.config.training import Training
 from sidewinder.model import LanguageModel
 from sidewinder.model.count import flops_per_token
+from sidewinder.ops.cross_entropy import IGNORED
 from sidewinder.train.batch import Part, parts_of
 from sidewinder.train.device import precision, prepare_torch
 from sidewinder.train.hardware import peak_of
@@ -36,8 +37,12 @@ class Batches(Protocol):
     eos: int
     bytes_per_token: float | None
 
+    @property
+    def predicted_share(self) -> float:
+        """Share of all targets that are predicted, on average; asked for where documents are packed."""
+
     def sequences(self, first: int, count: int) -> tuple[np.ndarray, np.ndarray]:
-        """(inputs_BL, targets_BL) of some sequences: a pure function of seed and place."""
+        """(inputs_BL, targets_BL) of some sequences: a pure function of seed and place; -100 is not predicted."""
 
     def position(self, first: int) -> dict[str, Any]:
         """Where in the data a sequence lies, for messages."""
@@ -58,6 +63,7 @@ class Engine:
         if self.world.device_mesh is None:
             self.model.to(self.device)
         self.model.train()
+        self.weight = 1.0
         self.parameters = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
         self.optimizer = make_optimizer(self.model, training)
         self.meter = Meter(
@@ -74,22 +80,33 @@ class Engine:
     def gradients(self, step: int, beat: Callable[[int], object]) -> Tensor:
         """Accumulates this process's part of the gradient of the mean loss over all tokens of a step.
 
-        Returns its part of the loss. All parts are equal in size, so the mean over tokens is the mean of theirs.
-        `beat(step)` is called after each of them.
+        Returns its part of the loss. All parts are equal in size, so the mean over tokens is the mean of theirs; where
+        documents are packed, each counts by its share of predicted tokens over that of the whole run, so that all
+        tokens of the run weigh the same. `beat(step)` is called after each of them.
         """
         with self.meter.waiting(DATA_WAIT):
             parts = self._parts(step)
         share = 1 / (len(parts) * self.world.size)
         loss = torch.zeros((), device=self.device)
+        self.weight = 0.0
         for part in parts:
             inputs_BL, targets_BL, resets_BL = part.to(self.device)
+            weight = share * self._fullness(part)
+            self.weight += weight
             with precision(self.training, self.device):
-                own = share * self.model.loss(inputs_BL, targets_BL, resets_BL)
+                own = weight * self.model.loss(inputs_BL, targets_BL, resets_BL)
             own.backward()
             loss += own.detach()
             beat(step)
         sum_small(self.parameters, self.world)
         return loss
+
+    def _fullness(self, part: Part) -> float:
+        """Predicted tokens of a part over those that such parts have on average: 1 where nothing is padded."""
+        if self.training.packing != "documents":
+            return 1.0
+        predicted = (part.targets != IGNORED).float().mean().item()
+        return predicted / self.batches.predicted_share
 
     def _parts(self, step: int) -> list[Part]:
         """The micro-batches of a step that this process computes: its sequences, and its stretch of each."""
@@ -101,15 +118,17 @@ class Engine:
         return parts_of(inputs_BL, targets_BL, size=size, eos=eos, world=self.world)
 
     def exchange(self, loss: Tensor, flags: Sequence[float]) -> tuple[float, float, list[float]]:
-        """Sums over the processes: the loss, the gradients' norm, and the flags.
+        """Sums over the processes: the loss (its mean over the predicted tokens), the gradients' norm, and the flags.
 
         It is the one wait for the device in a step.
         """
         own = torch.stack([loss, squared_norm(self.parameters, self.world)])
-        numbers = torch.cat([own, torch.tensor(flags).to(self.device)])
+        numbers = torch.cat([own, torch.tensor([*flags, self.weight]).to(self.device)])
         if self.world.device_mesh is not None:
             dist.all_reduce(numbers)
-        mean, squared, *told = numbers.tolist()
+        mean, squared, *told, weight = numbers.tolist()
+        if self.training.packing == "documents":
+            mean /= weight
         return mean, math.sqrt(squared) if squared >= 0 else math.nan, told
 
     def update(self, step: int, norm: float) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable
 from contextlib import nullcontext
 from typing import Any
@@ -66,11 +67,17 @@ def _train(graph: Graph, stage: Stage, job: Job, fill: Fill, world: World) -> No
         context_tokens=training.context_tokens,
         seed=data_seed(stage),
         total_sequences=training.sequences,
+        packing=training.packing,
+        documents=training.documents,
     )
+    if world.first:
+        for warning in loader.warnings(graph.study.repeat_at_most):
+            print(f"warning: {stage.title}: {warning}", file=sys.stderr)
     trainer = Trainer(stage.title, stage.folder, job.identity, model, loader, training, world, graph.study.study)
     trainer.run()
     weights = dict(whole_state(model, world))
     about = {"tokenizer_sha256": manifest["tokenizer"]["sha256"]}
+    job.facts["data"] = loader.facts()
     world.alone_first(lambda: _leave(graph, stage, job, trainer, weights, about))
 
 
