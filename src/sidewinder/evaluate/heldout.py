@@ -9,12 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from sentencepiece import SentencePieceProcessor
 
 from sidewinder.errors import DataError
 from sidewinder.graph import Graph
 from sidewinder.record import RECORD, Artifact, outputs_of
-from sidewinder.tokenizer import MODEL, load
+from sidewinder.tokenizer import Tokenizer, load, model_file
 from sidewinder.tokens.indexed import IndexedReader
 from sidewinder.tokens.manifest import read_blend
 
@@ -32,8 +31,9 @@ class Heldout:
     """The files behind it, for the record of a job that reads it."""
 
     @cached_property
-    def tokenizer(self) -> SentencePieceProcessor:
-        return load(self.tokenizer_file)
+    def tokenizer(self) -> Tokenizer:
+        found: Tokenizer = load(self.tokenizer_file)
+        return found
 
     @cached_property
     def _sources(self) -> dict[str, Any]:
@@ -71,7 +71,7 @@ def heldout_of(graph: Graph) -> Heldout:
                 artifacts += outputs_of(graph.tokens(source, shard) / RECORD)
     return Heldout(
         blend=graph.blend / "blend.json",
-        tokenizer_file=graph.tokenizer / MODEL,
+        tokenizer_file=model_file(graph.tokenizer),
         shares={name: share for name, share in study.blend.items() if share},
         languages={name: study.sources[name].language for name in study.blend},
         artifacts=artifacts,

@@ -15,7 +15,7 @@ from sidewinder.evaluate.subject import Subject
 from sidewinder.graph import Graph, Stage
 from sidewinder.model.checkpoint import load_model
 from sidewinder.record import RECORD, Artifact, Job, check, outputs_of, write_atomically
-from sidewinder.tokenizer import MODEL, load
+from sidewinder.tokenizer import load
 from sidewinder.train.device import prepare_torch
 
 SCORES, SAMPLES = "scores.json", "samples.jsonl"
@@ -57,7 +57,7 @@ def subject_of(graph: Graph, stage: Stage, settings: Suite) -> Subject:
     device = prepare_torch(stage.training)
     dtype = torch.bfloat16 if device.type == "cuda" and stage.training.precision == "bfloat16" else torch.float32
     model, info = load_model(stage.folder / "checkpoint", device, dtype)
-    tokenizer = load(graph.tokenizer / MODEL)
+    tokenizer = load(graph.tokenizer)
     heldout = heldout_of(graph) if reads_text(settings) else None
     return Subject(stage.title, model, info.context_tokens, tokenizer, heldout)
 

@@ -6,15 +6,13 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from sentencepiece import SentencePieceProcessor
-
 from sidewinder.errors import CheckpointError
 from sidewinder.model import LanguageModel
+from sidewinder.tokenizer import Tokenizer, piece_bytes
 
 if TYPE_CHECKING:
     from sidewinder.evaluate.heldout import Heldout
 
-SPACE = "\u2581"
 MOST_SPARE_ROWS = 1023
 """Rows of an imported embedding that no piece stands for: others pad it to a multiple of 1,024 at most."""
 
@@ -29,7 +27,7 @@ class Subject:
     title: str
     model: LanguageModel
     context_tokens: int
-    tokenizer: SentencePieceProcessor
+    tokenizer: Tokenizer
     heldout: Heldout | None = None
     """Needed by the suites that read text of the study."""
     imported: bool = False
@@ -57,13 +55,3 @@ class Subject:
     def encode(self, text: str) -> list[int]:
         """Tokens of a text, without any control token."""
         return list(self.tokenizer.encode(text))
-
-
-def piece_bytes(tokenizer: SentencePieceProcessor, token: int) -> bytes:
-    """UTF-8 bytes that a token stands for."""
-    if tokenizer.is_control(token) or tokenizer.is_unknown(token):
-        return b""
-    piece = tokenizer.id_to_piece(token)
-    if tokenizer.is_byte(token):
-        return bytes([int(piece[3:-1], 16)])
-    return piece.replace(SPACE, " ").encode()

@@ -22,7 +22,6 @@ from sidewinder.model.checkpoint import ModelInfo, load_model
 from sidewinder.model.lm import LanguageModel
 from sidewinder.progress import Progress
 from sidewinder.record import RECORD, Job, check, outputs_of
-from sidewinder.tokenizer import MODEL
 
 PART = ".part"
 COMPARED_TOKENS = 1024  # Longest sequence whose logits are compared.
@@ -58,8 +57,10 @@ def _export(graph: Graph, stage: Stage, job: Job, heldout: Heldout) -> None:
     part.mkdir(parents=True)
     with Progress(f"{stage.title} export", total=3, unit="step") as progress:
         model, info = load_model(stage.folder / "checkpoint")
-        target = write_model(model, info, part, bos=heldout.tokenizer.bos_id(), eos=heldout.tokenizer.eos_id())
-        write_tokenizer(graph.tokenizer / MODEL, part, context_tokens=info.context_tokens)
+        target = write_model(
+            model, info, part, bos=_known(heldout.tokenizer.bos_id()), eos=_known(heldout.tokenizer.eos_id())
+        )
+        write_tokenizer(graph.tokenizer, part, context_tokens=info.context_tokens)
         progress.update(1, wrote=target.model_class)
         job.facts = _verify(part, model, info, heldout, progress)
     for path in sorted(part.iterdir()):
@@ -87,6 +88,11 @@ def _verify(
         "tokenizer_documents_checked": len(documents),
         "tokenizer_mismatches": mismatches,
     }
+
+
+def _known(token: int) -> int | None:
+    """A token id, or None where the tokenizer has none."""
+    return token if token >= 0 else None
 
 
 def _sequence(heldout: Heldout, source: str, tokens: int) -> np.ndarray:

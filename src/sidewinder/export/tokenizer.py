@@ -16,22 +16,29 @@ from sentencepiece import SentencePieceProcessor
 from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers
 
 from sidewinder.export.target import ExportError
-from sidewinder.tokenizer import MODEL, load
+from sidewinder.tokenizer import JSON, MODEL, load, model_file
+from sidewinder.tokenizer import Tokenizer as Tokens
 
 SPACE = "\u2581"
 
 
-def write_tokenizer(model_file: Path, folder: Path, *, context_tokens: int) -> list[Path]:
-    """Writes tokenizer.json, tokenizer_config.json and a copy of tokenizer.model."""
-    source = load(model_file)
-    converted = convert(source)
-    converted.save(str(folder / "tokenizer.json"))
-    unknown, bos, eos = (source.id_to_piece(token) for token in _controls(source))
+def write_tokenizer(path: Path, folder: Path, *, context_tokens: int) -> list[Path]:
+    """Writes tokenizer.json, tokenizer_config.json and, of a SentencePiece model, a copy of tokenizer.model.
+
+    `path` is a tokenizer file or the folder of one; a tokenizer.json is copied.
+    """
+    path = model_file(path)
+    source = load(path)
+    names = [JSON, "tokenizer_config.json"]
+    if path.suffix == ".json":
+        shutil.copyfile(path, folder / JSON)
+    else:
+        convert(source).save(str(folder / JSON))
+        shutil.copyfile(path, folder / MODEL)
+        names.append(MODEL)
     config = {
         "tokenizer_class": "PreTrainedTokenizerFast",
-        "unk_token": unknown,
-        "bos_token": bos,
-        "eos_token": eos,
+        **{f"{kind}_token": source.id_to_piece(token) for kind, token in _controls(source).items()},
         "add_bos_token": False,
         "add_eos_token": False,
         "split_special_tokens": True,
@@ -39,8 +46,7 @@ def write_tokenizer(model_file: Path, folder: Path, *, context_tokens: int) -> l
         "model_max_length": context_tokens,
     }
     (folder / "tokenizer_config.json").write_text(json.dumps(config, indent=2) + "\n")
-    shutil.copyfile(model_file, folder / MODEL)
-    return [folder / name for name in ("tokenizer.json", "tokenizer_config.json", MODEL)]
+    return [folder / name for name in names]
 
 
 def convert(source: SentencePieceProcessor) -> Tokenizer:
@@ -60,7 +66,7 @@ def convert(source: SentencePieceProcessor) -> Tokenizer:
     converted.normalizer = normalizers.Replace(" ", SPACE)
     converted.decoder = decoders.Sequence([decoders.Replace(SPACE, " "), decoders.ByteFallback(), decoders.Fuse()])
     converted.add_special_tokens(
-        [AddedToken(pieces[token], special=True, normalized=False) for token in _controls(source)]
+        [AddedToken(pieces[token], special=True, normalized=False) for token in _controls(source).values()]
     )
     converted.encode_special_tokens = True
     return converted
@@ -84,6 +90,7 @@ def _is_ordinary(source: SentencePieceProcessor, token: int) -> bool:
     return not (special or source.is_byte(token))
 
 
-def _controls(source: SentencePieceProcessor) -> list[int]:
-    """Ids of the unknown, beginning and end pieces."""
-    return [source.unk_id(), source.bos_id(), source.eos_id()]
+def _controls(source: Tokens) -> dict[str, int]:
+    """Ids of the unknown, beginning and end pieces that the tokenizer has."""
+    ids = {"unk": source.unk_id(), "bos": source.bos_id(), "eos": source.eos_id()}
+    return {kind: token for kind, token in ids.items() if token >= 0}

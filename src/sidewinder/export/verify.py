@@ -8,12 +8,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from sentencepiece import SentencePieceProcessor
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from transformers.utils import logging
 
 from sidewinder.export.target import ExportError
 from sidewinder.model import LanguageModel
+from sidewinder.tokenizer import Tokenizer
 
 logging.set_verbosity_error()  # Its notes on faster kernels and its bars are not about the export.
 logging.disable_progress_bar()
@@ -47,7 +47,7 @@ def largest_logit_difference(folder: Path, model: LanguageModel, sequences: Sequ
     return largest
 
 
-def compare_tokenizers(folder: Path, source: SentencePieceProcessor, documents: Sequence[str]) -> int:
+def compare_tokenizers(folder: Path, source: Tokenizer, documents: Sequence[str]) -> int:
     """Number of documents that the exported tokenizer encodes otherwise, or does not give back.
 
     Raises ExportError, showing the first difference, where there are any.
@@ -55,7 +55,7 @@ def compare_tokenizers(folder: Path, source: SentencePieceProcessor, documents: 
     exported: Any = AutoTokenizer.from_pretrained(folder, local_files_only=True)
     wrong = [text for text in documents if not _same(exported, source, text)]
     if wrong:
-        ours, theirs = source.encode(wrong[0]), exported(wrong[0]).input_ids
+        ours, theirs = source.encode(wrong[0]), exported(wrong[0], add_special_tokens=False).input_ids
         place = next((at for at, pair in enumerate(zip(ours, theirs, strict=False)) if pair[0] != pair[1]), 0)
         near = source.decode(ours[max(0, place - 8) : place + 8])
         raise ExportError(
@@ -66,6 +66,6 @@ def compare_tokenizers(folder: Path, source: SentencePieceProcessor, documents: 
     return len(wrong)
 
 
-def _same(exported: Any, source: SentencePieceProcessor, text: str) -> bool:
+def _same(exported: Any, source: Tokenizer, text: str) -> bool:
     tokens = source.encode(text)
-    return exported(text).input_ids == tokens and exported.decode(tokens) == text
+    return exported(text, add_special_tokens=False).input_ids == tokens and exported.decode(tokens) == text

@@ -16,7 +16,7 @@ from sidewinder.model.checkpoint import ModelInfo
 from sidewinder.model.lm import LanguageModel
 
 
-def write_model(model: LanguageModel, info: ModelInfo, folder: Path, *, bos: int, eos: int) -> Target:
+def write_model(model: LanguageModel, info: ModelInfo, folder: Path, *, bos: int | None, eos: int | None) -> Target:
     """Writes config.json, generation_config.json and model.safetensors; returns the class they are for."""
     return write_weights(model.state_dict(), info, folder, bos=bos, eos=eos)
 

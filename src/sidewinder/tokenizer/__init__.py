@@ -74,6 +74,8 @@ def describe(path: Path) -> tuple[str, int]:
 
 def piece_bytes(tokenizer: Tokenizer, token: int) -> bytes:
     """UTF-8 bytes that a token stands for; control tokens stand for none."""
+    if own := getattr(tokenizer, "piece_bytes", None):
+        return bytes(own(token))
     if tokenizer.is_control(token) or tokenizer.is_unknown(token):
         return b""
     piece = tokenizer.id_to_piece(token)
