@@ -53,6 +53,8 @@ def index_of(folder: Path, source: str, shards: Sequence[Shard], layout: Layout)
         with exclusive(folder / ".lock"):
             manifest = _read(path, files)
             if manifest is None:
+                for left_over in folder.glob(".*.part"):  # Of processes that were killed.
+                    left_over.unlink(missing_ok=True)
                 manifest = _make(source, dict(zip(files, shards, strict=True)), layout)
                 write_atomically(path, json.dumps(manifest))
     return Index(files, manifest)
