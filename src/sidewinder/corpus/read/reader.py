@@ -12,7 +12,7 @@ from __future__ import annotations
 import lzma
 import zlib
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, cast
 
 import zstandard
 from datatrove.data import Document
@@ -30,15 +30,9 @@ from sidewinder.corpus.storage import Storage
 from sidewinder.errors import DataError
 
 # What decompressors and parsers raise at damage (bz2: OSError); storage's own failures are DataErrors already.
-DAMAGE: tuple[type[BaseException], ...] = (
-    EOFError,
-    OSError,
-    ValueError,
-    zlib.error,
-    isal_zlib.IsalError,
-    zstandard.ZstdError,
-    lzma.LZMAError,
-    Damaged,
+DAMAGE = cast(
+    tuple[type[BaseException], ...],
+    (EOFError, OSError, ValueError, zlib.error, isal_zlib.IsalError, zstandard.ZstdError, lzma.LZMAError, Damaged),
 )
 REASONS = ("bad", "empty", "oversized")
 """Why a reader drops a document: the statistics are `<reason>_documents` and `<reason>_bytes`."""
