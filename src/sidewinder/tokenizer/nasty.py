@@ -1,0 +1,41 @@
+"""Strings on which two implementations of one tokenizer are likely to part."""
+
+from __future__ import annotations
+
+TEXTS = (
+    "",
+    " ",
+    "\n",
+    "\0",
+    "\u2581",
+    "  two spaces before, three after   ",
+    " \u2581 \u2581\u2581 the character that stands for a space, beside spaces",
+    "tabs\t\tand\r\nnewlines\n\n\n and \x0b \x0c \x1b \x7f \x85 controls \x01\x02\x1f",
+    "NUL \0 in the middle\0\0 and at the end\0",
+    "looks like pieces: <s> </s> <unk> <pad> <0x0A> <0x00> <|endoftext|> [INST] <s></s><unk>",
+    "digits 0123456789 1,234,567.89 3.14159e-10 0x7fff 2026-01-31 \u0663\u0664\u0665 \uff11\uff12 \u00b2\u00b3\u00bd",
+    "combining e\u0301 a\u030a o\u0308\u0323, precomposed \u00e9 \u00e5, Hangul \u1112\u1161\u11ab \ud55c",
+    "ligature \ufb01, full width \uff21\uff22, \u017f \u0130 \u1e9e",
+    "spaces \u00a0 \u2003 \u3000 \u200b\u200c\u200d \u2060 \ufeff \u2028 \u2029 \u180e",
+    "direction \u200f\u202e abc \u202c \u0639\u0631\u0628\u064a\u0629 \u05e2\u05d1\u05e8\u05d9\u05ea",
+    "emoji \U0001f600 \U0001f469\u200d\U0001f469\u200d\U0001f467 \U0001f3f3\ufe0f\u200d\U0001f308 \U0001f1e9\U0001f1ea",
+    "noncharacters \uffff \ufffe \U0010ffff, private \ue000 \U000f0000, replacement \ufffd",
+    "\u65e5\u672c\u8a9e \u4e2d\u6587 \ud55c\uad6d\uc5b4 ",
+    "\u0939\u093f\u0928\u094d\u0926\u0940 \u0e44\u0e17\u0e22 \u10e5\u10d0\u10e0\u10d7",
+    "\u65e5" * 300 + "\u672c" * 301,
+    "a" * 5_000,
+    "ab" * 3_000 + "c",
+    " " * 5_000,
+    "\n" * 1_000 + " " * 999 + "\t" * 1_001,
+    "x " * 2_000,
+    "word" * 1_500 + " " + "Word" * 1_500,
+    "0" * 1_025,
+    "=" * 4_099 + "-" * 4_097,
+    "if (a<b&&c>d){return x[i]+=y**2;}//" * 40,
+    "https://example.org/a/b?c=d&e=%20f#g user.name+tag@example.org C:\\dir\\file.txt ~/x $HOME ${X:-y} `cmd`",
+    "".join(map(chr, range(1, 0x250))),
+    "".join(chr(code) for code in range(0x2000, 0x2600)),
+    "".join(chr(code) for code in range(0xA000, 0x11000, 7) if not 0xD800 <= code < 0xE000),
+    "".join(chr(code) for code in range(0x10000, 0x110000, 997)),
+)
+NASTY = [text.encode() for text in TEXTS]
