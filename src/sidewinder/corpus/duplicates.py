@@ -20,7 +20,7 @@ from sidewinder.corpus.rows import KEY, pieces, save, shape_of
 from sidewinder.errors import DataError
 
 GIB = 2**30
-WORKING_BYTES = 128  # Memory a record of two key words, with the copies that sorting makes.
+WORKING_BYTES = 160  # Memory a record of two key words, with the copies that sorting makes.
 LEAST_RECORDS = 10_000
 
 
@@ -49,7 +49,7 @@ def exact(keys: list[Path], places: list[Path], *, memory_bytes: int = GIB) -> l
 
     `keys` are the shards' keys.npy in order, `places` the files to write. On disk, 24 bytes a document are needed for a
     while beside them. Raises CorruptArtifact where a keys.npy cannot be read, DataError where `memory_bytes` is less
-    than a bit a document and 1.3 MB.
+    than a bit a document and 1.6 MB.
     """
     numbering = Numbering(keys)
     left_out = np.zeros(numbering.total // 8, np.uint8)

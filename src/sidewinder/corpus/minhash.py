@@ -2,9 +2,9 @@
 
 A document's words (simplified as datatrove does) make n-grams; `buckets` × `hashes_per_bucket` hash functions each give
 the least value over them; a bucket's values become one 64-bit key. Documents that share a key in some bucket are
-joined, and the first of each cluster stays. A shard's job computes keys from its own text alone; the survey of the source
-compares them. What is found does not depend on the number of shards or workers: the least number of a cluster stays,
-and numbers follow the reading order.
+joined, and the first of each cluster stays. A shard's job computes keys from its own text alone; the survey of the
+source compares them. What is found does not depend on the number of shards or workers: the least number of a cluster
+stays, and numbers follow the reading order.
 
 datatrove's later stages are replaced: they merge signatures of 900 bytes a document in Python, and keep a document of
 each cluster that depends on the order of pairs.
