@@ -40,7 +40,11 @@ def test_tokens_are_sentencepieces_and_each_document_ends(encoded: Graph) -> Non
     for source, shard in every_shard(encoded):
         reader = IndexedReader(encoded.tokens(source, shard) / "tokens")
         expected = [[*tokenizer.encode(text), 2] for text in texts(encoded, source, shard)]
-        assert [list(reader[place]) for place in range(len(reader))] == expected
+        found = [reader[place].tolist() for place in range(len(reader))]
+        if shard.startswith("train"):
+            assert found != expected, "documents are shuffled"
+            found, expected = sorted(found), sorted(expected)
+        assert found == expected
 
 
 def test_counts_add_up_from_text_to_blend(encoded: Graph) -> None:

@@ -9,6 +9,7 @@ import pytest
 from datatrove.pipeline.tokens.megatron_tokenizer import MegatronTokenizedFile
 
 from sidewinder.errors import CorruptArtifact
+from sidewinder.record import artifact
 from sidewinder.tokens.indexed import IndexedReader, IndexedWriter, token_dtype
 
 DOCUMENTS = [[5, 6, 7, 2], [2], list(range(300)), [65_000, 1, 2]]
@@ -77,8 +78,10 @@ def test_documents_of_several_sequences(tmp_path: Path) -> None:
 def test_batches_are_written_as_single_documents_are(tmp_path: Path) -> None:
     write(tmp_path / "single")
     with IndexedWriter(tmp_path / "batch", np.uint16) as writer:
-        writer.add_many([np.array(document, dtype=np.int32) for document in DOCUMENTS[:3]])
-        writer.add_many([np.array(DOCUMENTS[3], dtype=np.int32)])
+        sizes = np.array([len(document) for document in DOCUMENTS])
+        writer.add_block(np.concatenate(DOCUMENTS[:3]), sizes[:3])
+        writer.add_block(np.array(DOCUMENTS[3], dtype=np.int32), sizes[3:])
+    assert writer.artifacts == [artifact("bin", tmp_path / "batch.bin"), artifact("idx", tmp_path / "batch.idx")]
     for suffix in ("bin", "idx"):
         assert (tmp_path / f"single.{suffix}").read_bytes() == (tmp_path / f"batch.{suffix}").read_bytes()
 

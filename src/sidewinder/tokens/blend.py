@@ -19,7 +19,7 @@ import numpy as np
 
 from sidewinder.graph import Graph
 from sidewinder.record import RECORD, Artifact, Job, check, outputs_of, read_record, write_atomically
-from sidewinder.tokenizer import MODEL, load
+from sidewinder.tokenizer import load
 from sidewinder.tokens.encode import TOKENS
 from sidewinder.tokens.indexed import token_dtype
 from sidewinder.tokens.lengths import BINS, chunks, histogram, named
@@ -31,7 +31,7 @@ BLEND = "blend.json"
 
 def write_blend(graph: Graph) -> None:
     """Makes blend.json from the records of all shards. Raises CorruptArtifact where a token file lost its size."""
-    (model,) = outputs_of(graph.tokenizer / RECORD)
+    model = next(entry for entry in outputs_of(graph.tokenizer / RECORD) if entry.role == "tokenizer")
     records = {
         (source, shard): outputs_of(graph.tokens(source, shard) / RECORD)
         for source in graph.source_configs
@@ -50,7 +50,7 @@ def write_blend(graph: Graph) -> None:
 
 
 def _blend(graph: Graph, model: Artifact, records: dict[tuple[str, str], list[Artifact]]) -> dict[str, Any]:
-    tokenizer = load(graph.tokenizer / MODEL)
+    tokenizer = load(graph.tokenizer)
     sources: dict[str, Any] = {}
     for source, weight in graph.study.weights.items():
         sources[source] = {"weight": weight, "shards": [], "heldout": []}

@@ -1,31 +1,38 @@
-"""Encodes one shard of a source into tokens.
+"""Encodes one shard of a source into tokens, in one pass.
 
     results/tokens/<source>-<fingerprint>/<shard>/   tokens.bin  tokens.idx  record.json
 
-Run as `sidewinder tokens <source> <shard>`. Documents stream through in batches, each followed by the end-of-document
-token, so memory does not grow with the shard.
+Run as `sidewinder tokens --into …`. Text is read and encoded in batches, and documents are shuffled within windows of
+tokens, so that memory does not grow with the shard; counts and digests are taken while writing.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from itertools import islice
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from sidewinder.corpus.shards import read_shard, shard_path
 from sidewinder.errors import CorruptArtifact
 from sidewinder.graph import Graph
 from sidewinder.progress import Progress
 from sidewinder.record import RECORD, Artifact, Job, check, outputs_of, read_record
-from sidewinder.tokenizer import MODEL, load
-from sidewinder.tokens.indexed import IndexedWriter, bin_path, idx_path, token_dtype
+from sidewinder.tokenizer.encoder import CHECKED_BYTES, Encoder
+from sidewinder.tokens.indexed import IndexedWriter, token_dtype
+from sidewinder.tokens.window import Window
 
 TOKENS = "tokens"
-BATCH_DOCUMENTS = 256
+BATCH_BYTES = 2 << 20
+FIRST = "train-00000"
+CHECKED_SHARE, LEAST_CHECKED_BYTES = 200, 1 << 16  # A later shard compares that part of its text, but no less.
+
+Given = TypeVar("Given")
+Made = TypeVar("Made")
 
 
-def encode_shard(graph: Graph, source: str, shard: str) -> None:
+def encode_shard(graph: Graph, source: str, shard: str, threads: int = 1) -> None:
     """Makes tokens.bin and tokens.idx of a shard.
 
     Raises CorruptArtifact where the shard or the tokenizer is damaged, or holds other documents than its record says.
@@ -36,38 +43,93 @@ def encode_shard(graph: Graph, source: str, shard: str) -> None:
     with Job(folder, "tokens", f"{source}/{shard}", config, _inputs(graph, source, text)) as job:
         if job.finished:
             return
-        counts = _encode(graph, source, shard, text, folder / TOKENS)
-        _check_complete(text, counts, _promised(graph, source, shard))
-        job.output("bin", bin_path(folder / TOKENS))
-        job.output("idx", idx_path(folder / TOKENS))
+        promised = _promised(graph, source, shard)
+        encoder = Encoder(graph.tokenizer)
+        checked = encoder.check(_texts(text), most_bytes=_checked_bytes(shard, promised["bytes"]))
+        with Progress(f"{source}/{shard} tokens", total=promised["bytes"], unit="bytes") as progress:
+            outputs, counts = write_tokens(
+                encoder, _texts(text), folder / TOKENS, f"{source}/{shard}", threads=threads, progress=progress
+            )
+        _check_complete(text, counts, promised)
+        job.outputs += outputs
         job.facts |= counts | {"tokens_per_byte": round(counts["tokens"] / max(1, counts["text_bytes"]), 5)}
+        job.facts |= {"encoder": encoder.name, "encoder_check": checked}
 
 
-def _encode(graph: Graph, source: str, shard: str, text: Path, prefix: Path) -> dict[str, int]:
-    """Writes the token files; returns counts of documents, bytes and tokens (end-of-document tokens included)."""
-    tokenizer = load(graph.tokenizer / MODEL)
+def write_tokens(
+    encoder: Encoder,
+    texts: Iterable[bytes],
+    prefix: Path,
+    name: str,
+    *,
+    threads: int = 1,
+    progress: Progress | None = None,
+) -> tuple[list[Artifact], dict[str, int]]:
+    """Encodes documents into prefix.bin and prefix.idx.
+
+    `name`, a source and a shard, seeds their shuffle; held-out documents keep their order. Returns the files, with the
+    digests taken while they were written, and counts of documents, bytes and tokens (end-of-document tokens included).
+    """
     counts = {"documents": 0, "text_bytes": 0, "tokens": 0}
-    total = _promised(graph, source, shard)["bytes"]
-    with (
-        IndexedWriter(prefix, token_dtype(tokenizer.get_piece_size())) as writer,
-        Progress(f"{source}/{shard} tokens", total=total, unit="bytes") as progress,
-    ):
-        for texts in batches(document["text"] for document in read_shard(text)):
-            encoded = tokenizer.encode(texts, add_eos=True, return_type="numpy", num_threads=1)
-            writer.add_many(encoded)
-            size_bytes = sum(len(one.encode()) for one in texts)
-            counts["documents"] += len(texts)
+    dtype = token_dtype(encoder.tokenizer.get_piece_size())
+    window = Window(name, encoder.eos, dtype, shuffle="/heldout" not in name)
+
+    def encoded(batch: list[bytes]) -> Any:
+        return batch, *encoder.encode(batch)
+
+    with IndexedWriter(prefix, dtype) as writer:
+        for batch, ids, sizes in in_order(encoded, batches(texts), threads):
+            size_bytes = sum(map(len, batch))
+            counts["documents"] += len(batch)
             counts["text_bytes"] += size_bytes
-            counts["tokens"] += sum(map(len, encoded))
-            progress.update(size_bytes, tokens=f"{counts['tokens']:,}")
-    return counts
+            counts["tokens"] += len(ids) + len(batch)
+            window.add(ids, sizes)
+            if window.full:
+                writer.add_block(*window.take())
+            if progress:
+                progress.update(size_bytes, tokens=f"{counts['tokens']:,}")
+        writer.add_block(*window.take())
+    return writer.artifacts, counts
 
 
-def batches(texts: Iterable[str]) -> Iterator[list[str]]:
-    """Groups documents for the tokenizer."""
-    iterator = iter(texts)
-    while batch := list(islice(iterator, BATCH_DOCUMENTS)):
+def batches(texts: Iterable[bytes]) -> Iterator[list[bytes]]:
+    """Groups documents until they have BATCH_BYTES."""
+    batch: list[bytes] = []
+    size_bytes = 0
+    for text in texts:
+        batch.append(text)
+        size_bytes += len(text)
+        if size_bytes >= BATCH_BYTES:
+            yield batch
+            batch, size_bytes = [], 0
+    if batch:
         yield batch
+
+
+def in_order(function: Callable[[Given], Made], items: Iterable[Given], threads: int) -> Iterator[Made]:
+    """Results in the order of the items; with several threads, while this one goes on reading a few items ahead."""
+    if threads < 2:
+        yield from map(function, items)
+        return
+    with ThreadPoolExecutor(threads) as pool:
+        waiting: deque[Future[Made]] = deque()
+        for item in items:
+            waiting.append(pool.submit(function, item))
+            if len(waiting) > threads:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+
+
+def _texts(path: Path) -> Iterator[bytes]:
+    return (document["text"].encode() for document in read_shard(path))
+
+
+def _checked_bytes(shard: str, size_bytes: int) -> int:
+    """Text of a shard that the fast encoder is tried on: all that is usual in the first shard, a share in others."""
+    return (
+        CHECKED_BYTES if shard == FIRST else min(CHECKED_BYTES, max(LEAST_CHECKED_BYTES, size_bytes // CHECKED_SHARE))
+    )
 
 
 def _inputs(graph: Graph, source: str, text: Path) -> list[Artifact]:

@@ -16,6 +16,7 @@ The layout is that of Megatron-LM's megatron/core/datasets/indexed_dataset.py. W
 
 from __future__ import annotations
 
+import hashlib
 import os
 import struct
 from array import array
@@ -28,6 +29,7 @@ from typing import IO, Any, Self
 import numpy as np
 
 from sidewinder.errors import CorruptArtifact
+from sidewinder.record import Artifact
 
 MAGIC = b"MMIDIDX\x00\x00"
 VERSION = 1
@@ -52,6 +54,8 @@ def idx_path(prefix: Path | str) -> Path:
 class IndexedWriter:
     """Writes documents one after the other; both files get their names when the `with` block ends without an error.
 
+    `artifacts` are then the two files, with digests that were taken while writing.
+
     >>> with IndexedWriter(Path("tokens"), np.uint16) as writer:
     ...     writer.add([17, 4, 2])
     """
@@ -63,6 +67,8 @@ class IndexedWriter:
             raise ValueError(f"tokens of type {self.dtype} have no code in the format")
         self._code = codes[self.dtype]
         self._sizes = array("i")
+        self._digests = [hashlib.sha256(), hashlib.sha256()]
+        self.artifacts: list[Artifact] = []
 
     @property
     def documents(self) -> int:
@@ -70,14 +76,15 @@ class IndexedWriter:
 
     def add(self, tokens: Any) -> None:
         """Appends one document: a sequence of token ids."""
-        values = np.ascontiguousarray(tokens, dtype=self.dtype)
-        self._bin.write(values.tobytes())
-        self._sizes.append(len(values))
+        values = np.asarray(tokens, dtype=self.dtype)
+        self.add_block(values, np.array([len(values)]))
 
-    def add_many(self, documents: list[np.ndarray]) -> None:
-        """Appends several documents with one write."""
-        self._bin.write(np.concatenate(documents).astype(self.dtype).tobytes())
-        self._sizes.extend(map(len, documents))
+    def add_block(self, tokens: np.ndarray, sizes: np.ndarray) -> None:
+        """Appends several documents: their tokens one after the other, and how many each has."""
+        content = np.ascontiguousarray(tokens, dtype=self.dtype.newbyteorder("<")).view(np.uint8).data
+        self._bin.write(content)
+        self._digests[0].update(content)
+        self._sizes.frombytes(sizes.astype(np.int32).tobytes())
 
     def __enter__(self) -> Self:
         self._part = {path: path.with_name(f".{path.name}.part") for path in map(Path, self._paths())}
@@ -94,11 +101,16 @@ class IndexedWriter:
                 with self._part[idx_path(self.prefix)].open("wb") as stream:
                     self._write_index(stream)
                     _sync(stream)
-                for path, part in self._part.items():
-                    part.replace(path)
+                self._name_files()
         finally:
             for part in self._part.values():
                 part.unlink(missing_ok=True)
+
+    def _name_files(self) -> None:
+        for (path, part), digest, role in zip(self._part.items(), self._digests, ("bin", "idx"), strict=True):
+            size_bytes = part.stat().st_size
+            part.replace(path)
+            self.artifacts.append(Artifact(role, str(path), digest.hexdigest(), size_bytes))
 
     def _paths(self) -> tuple[Path, Path]:
         return bin_path(self.prefix), idx_path(self.prefix)
@@ -106,10 +118,14 @@ class IndexedWriter:
     def _write_index(self, stream: IO[bytes]) -> None:
         sizes = np.frombuffer(self._sizes, dtype=np.int32)
         ends = np.cumsum(sizes, dtype=np.int64) * self.dtype.itemsize
-        stream.write(HEADER.pack(MAGIC, VERSION, self._code, len(sizes), len(sizes) + 1))
-        stream.write(sizes.astype("<i4").tobytes())
-        stream.write((ends - sizes * np.int64(self.dtype.itemsize)).astype("<i8").tobytes())
-        stream.write(np.arange(len(sizes) + 1, dtype="<i8").tobytes())
+        for content in (
+            HEADER.pack(MAGIC, VERSION, self._code, len(sizes), len(sizes) + 1),
+            sizes.astype("<i4").tobytes(),
+            (ends - sizes * np.int64(self.dtype.itemsize)).astype("<i8").tobytes(),
+            np.arange(len(sizes) + 1, dtype="<i8").tobytes(),
+        ):
+            stream.write(content)
+            self._digests[1].update(content)
 
 
 class IndexedReader:
