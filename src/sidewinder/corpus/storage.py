@@ -65,9 +65,10 @@ class Storage:
         """One file as it is now; None where there is none."""
         if not is_remote(path):
             return _local_entry(path, name) if Path(path).is_file() else None
+        fs = self.fs
         try:
-            self.fs.invalidate_cache(self.fs._parent(path))
-            info = self.fs.info(path)
+            fs.invalidate_cache(fs._parent(path))
+            info = fs.info(path)
         except FileNotFoundError:
             return None
         except Exception as error:  # Every storage library has errors of its own.
@@ -79,9 +80,10 @@ class Storage:
         if not is_remote(folder):
             yield from _local_walk(folder, "", set())
             return
+        fs = self.fs
         try:
-            root = self.fs._strip_protocol(folder).rstrip("/")
-            found = self.fs.find(root, detail=True)
+            root = fs._strip_protocol(folder).rstrip("/")
+            found = fs.find(root, detail=True)
         except FileNotFoundError:
             return
         except Exception as error:
@@ -93,10 +95,11 @@ class Storage:
 
     def open(self, path: str) -> Watched:
         """A file's stored bytes, unbuffered where it is local; errors of the storage itself are DataErrors."""
+        fs = self.fs if is_remote(path) else None
         try:
-            if not is_remote(path):
+            if fs is None:
                 return Watched(Path(path).open("rb", buffering=0), path)
-            return Watched(self.fs.open(path, "rb", block_size=REMOTE_BLOCK_BYTES, cache_type="readahead"), path)
+            return Watched(fs.open(path, "rb", block_size=REMOTE_BLOCK_BYTES, cache_type="readahead"), path)
         except Exception as error:
             raise unreachable(path, error) from error
 

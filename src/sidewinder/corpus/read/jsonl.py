@@ -11,11 +11,10 @@ from datatrove.data import Document
 
 from sidewinder.config.readers import Columns
 from sidewinder.corpus.pieces import Piece
+from sidewinder.corpus.read.columns import extra_columns, given
 from sidewinder.corpus.read.compressed import is_compressed
 from sidewinder.corpus.read.lines import lines
 from sidewinder.corpus.read.tally import Tally
-
-METADATA = {"language_key": "language", "licence_key": "licence", "url_key": "url"}
 
 
 def read_jsonl(stored: io.RawIOBase, piece: Piece, config: Columns, tally: Tally) -> Iterator[Document]:
@@ -48,17 +47,6 @@ def read_jsonl(stored: io.RawIOBase, piece: Piece, config: Columns, tally: Tally
             del record[text_key], record
             yield Document(text, f"{name}:{place}" if identifier is None else str(identifier), metadata=metadata)
             del text
-
-
-def extra_columns(config: Columns) -> list[tuple[str, str]]:
-    """(column, name in a document's metadata) of the columns that a source has beside text and id."""
-    columns = [(getattr(config, key), name) for key, name in METADATA.items()]
-    return [(column, name) for column, name in columns if column]
-
-
-def given(record: dict[str, Any], extra: list[tuple[str, str]]) -> dict[str, Any]:
-    """Metadata of one document; columns without a value are left out."""
-    return {name: str(record[column]) for column, name in extra if record.get(column) is not None}
 
 
 def _without_text(record: Any, text_key: str) -> str:

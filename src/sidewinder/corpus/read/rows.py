@@ -10,32 +10,24 @@ import pyarrow.compute as pc
 from datatrove.data import Document
 
 from sidewinder.config.readers import Columns
-from sidewinder.corpus.read.jsonl import extra_columns
+from sidewinder.corpus.read.columns import WrongColumn, extra_columns, named_columns
 from sidewinder.corpus.read.tally import Tally
-from sidewinder.errors import DataError
 
 if TYPE_CHECKING:
     from sidewinder.corpus.pieces import Piece
 
 
 def check_columns(schema: pa.Schema, config: Columns, path: str) -> None:
-    """Raises DataError, with the columns there are, where a named one is missing or the text is no text."""
-    named = [config.text_key, *(column for column, _ in extra_columns(config))]
-    missing = [repr(column) for column in named if column not in schema.names]
-    if missing:
-        columns = ", ".join(f"{name} ({kind})" for name, kind in zip(schema.names, schema.types, strict=True))
-        raise DataError(
-            f"{path} has no column {', '.join(missing)}; columns: {columns}",
-            remedy="name columns that exist in the source's reader (text_key, language_key, licence_key, url_key)",
-        )
+    """Raises WrongColumn, with the columns there are, where a named one is missing or the text is no text."""
+    columns = schema.names
+    for key, column in named_columns(config):
+        if column not in columns:
+            raise WrongColumn(path, key, column, columns)
     kind = schema.field(config.text_key).type
     value = kind.value_type if pa.types.is_dictionary(kind) else kind
     tests = ("string", "large_string", "string_view", "binary", "large_binary", "binary_view")
     if not any(getattr(pa.types, f"is_{test}")(value) for test in tests):
-        raise DataError(
-            f"column {config.text_key!r} of {path} is {kind}, not text",
-            remedy="name a column of text in the source's reader (text_key)",
-        )
+        raise WrongColumn(path, "text_key", config.text_key, columns, f"is {kind}, not text")
 
 
 def wanted_columns(schema: pa.Schema, config: Columns) -> list[str]:
