@@ -126,9 +126,13 @@ class Hashing:
         multipliers_1H, summands_1H = self.parameters
         least_H = np.full(multipliers_1H.shape[1], PRIME)
         for start in range(0, len(shingles_S), SHINGLES_AT_ONCE):
-            values_SH = shingles_S[start : start + SHINGLES_AT_ONCE, None] * multipliers_1H + summands_1H
-            values_SH = (values_SH & PRIME) + (values_SH >> np.uint64(61))  # Modulo 2^61 - 1, but for a last step.
-            values_SH -= PRIME * (values_SH >= PRIME)
+            values_SH = shingles_S[start : start + SHINGLES_AT_ONCE, None] * multipliers_1H
+            values_SH += summands_1H
+            high_SH = values_SH >> np.uint64(61)
+            values_SH &= PRIME
+            values_SH += high_SH
+            np.minimum(least_H, values_SH.min(axis=0), out=least_H)
+            values_SH -= PRIME  # The last step modulo 2^61 - 1: what was below the prime becomes huge, and no minimum.
             np.minimum(least_H, values_SH.min(axis=0), out=least_H)
         return least_H
 

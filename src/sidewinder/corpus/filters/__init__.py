@@ -2,5 +2,6 @@
 
 from sidewinder.corpus.filters.block import Block, Counts, merged
 from sidewinder.corpus.filters.chain import blocks, files
+from sidewinder.corpus.filters.check import decontamination_mistakes, mistakes
 
-__all__ = ["Block", "Counts", "blocks", "files", "merged"]
+__all__ = ["Block", "Counts", "blocks", "decontamination_mistakes", "files", "merged", "mistakes"]
