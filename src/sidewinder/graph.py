@@ -10,7 +10,7 @@ results stay where they were.
     results/tokens/blend-77aa88bb/              blend.json
     results/runs/hybrid-s1-3f9a2c1b/pretrain-256/   checkpoint/  metrics.jsonl  state/
                                    /extend-1024-0b1c2d3e/
-                                        …/eval/phonebook-12ab34cd/   scores.json  samples.jsonl
+                                        …/eval/phonebook-12ab34cd/   scores.json  samples.parquet
                                         …/export/                    config.json  model.safetensors  tokenizer…
 
 Each of these folders holds a record.json, written last.

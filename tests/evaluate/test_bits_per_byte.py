@@ -66,7 +66,7 @@ def test_uniform_predictor_costs_log2_of_the_vocabulary_a_token(heldout: Heldout
     subject = Subject("uniform", predictor(vocab_size, None), 50, heldout.tokenizer, heldout)
     outcome = bits_per_byte.run(subject, SUITE)
     for score in outcome.scores[:-1]:
-        chosen = [sample for sample in outcome.samples if sample["source"] == score.task]
+        chosen = [sample for sample in outcome.samples if sample["task"] == score.task]
         tokens, size = (sum(sample[key] for sample in chosen) for key in ("tokens", "bytes"))
         assert tokens <= SUITE.tokens_per_source
         assert score.value == pytest.approx(tokens * math.log2(vocab_size) / size)

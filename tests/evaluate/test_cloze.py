@@ -15,6 +15,7 @@ from sidewinder.config.suites import Harness
 from sidewinder.errors import DataError, EvaluationError
 from sidewinder.evaluate import cloze
 from sidewinder.evaluate.heldout import Heldout
+from sidewinder.evaluate.samples import read_samples
 from sidewinder.evaluate.subject import Subject
 
 SUITE = Harness(kind="harness", tasks=[cloze.TASK], samples=40)
@@ -51,7 +52,7 @@ def chosen_by(subject: Subject, tmp_path: Path) -> dict[str, float]:
     from sidewinder.evaluate import harness
 
     outcome = harness.run(subject, SUITE, tmp_path)
-    assert len(outcome.samples) == 40
+    assert len(read_samples(outcome.sample_files[0])) == 40
     assert outcome.versions[cloze.TASK] == "1"
     assert (tmp_path / cloze.FILE).is_file()
     json.loads(outcome.scores_text("cloze", "harness"))
@@ -78,23 +79,24 @@ def test_oracle_gets_all_and_its_opposite_none(heldout: Heldout, tmp_path: Path,
     assert chosen_by(subject, tmp_path)["acc"] == pytest.approx(shortest / 40), "never right: the fewest tokens win"
 
 
-def test_unknown_and_unavailable_tasks_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unknown_and_unavailable_tasks_are_named(monkeypatch: pytest.MonkeyPatch, hybrid: Subject) -> None:
     import datasets
     import huggingface_hub
     import lm_eval.tasks
 
-    from sidewinder.evaluate import harness
+    from sidewinder.evaluate import loading
+    from sidewinder.evaluate.presets import Unit
 
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
     monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
-    folders = [Path(lm_eval.tasks.__file__).parent / name for name in ("ruler", "sciq")]
-    manager = lm_eval.tasks.TaskManager(include_defaults=False, include_path=folders)
+    manager = lm_eval.tasks.TaskManager(
+        include_defaults=False, include_path=[Path(lm_eval.tasks.__file__).parent / "sciq"]
+    )
+    suite = Harness(kind="harness", tasks=["sciq"])
     with pytest.raises(EvaluationError, match=r"unknown lm-eval task 'sciqq'\n  remedy: .*sciq"):
-        harness.load(manager, "sciqq", "sciqq")
-    with pytest.raises(EvaluationError, match=r"task 'niah_single_1' cannot be loaded: "):
-        harness.load(manager, "niah_single_1", "niah_single_1")
+        loading.load_unit(manager, Unit("sciqq", 0), suite, hybrid, None)
     with pytest.raises(EvaluationError, match=r"task 'sciq' cannot be loaded: \w+: .*\n  remedy: its data set"):
-        harness.load(manager, "sciq", "sciq")
+        loading.load_unit(manager, Unit("sciq", 0), suite, hybrid, None)
 
 
 def test_a_log_likelihood_that_is_not_finite_names_the_sample(

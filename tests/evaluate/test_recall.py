@@ -161,7 +161,7 @@ def test_exact_match_is_greedy_generation_of_a_real_model(subject: Subject) -> N
     for sample in outcome.samples:
         if sample["order"] or sample["variant"] == phonebook.REVERSED:
             continue
-        place = int(sample["prompt"].split()[2])
+        place = int(sample["name"].split()[2])
         prompt = phonebook.make_prompt(subject, suite, 96, phonebook.STANDARD, place)
         start, end = answer_spans(subject, prompt)[0]
         generated = generate_greedily(subject.model, [prompt.tokens[:start]], end - start)[0]

@@ -11,6 +11,7 @@ from safetensors.torch import load_file, save_file
 
 from sidewinder.errors import CheckpointError, CorruptArtifact, EvaluationError
 from sidewinder.evaluate.run import evaluate
+from sidewinder.evaluate.samples import read_samples
 from sidewinder.graph import Graph, Stage
 from sidewinder.record import RECORD, Artifact, check, read_record
 
@@ -27,7 +28,7 @@ def test_a_suite_leaves_scores_samples_and_a_record(graph: Graph, suite: str) ->
     evaluate(graph, stage, suite)
     folder = graph.evaluation(stage, suite)
     scores = json.loads((folder / "scores.json").read_text())
-    samples = [json.loads(line) for line in (folder / "samples.jsonl").read_text().splitlines()]
+    samples = read_samples(folder / "samples.parquet")
     record = read_record(folder / RECORD)
     assert (scores["suite"], scores["kind"]) == (suite, graph.study.suites[suite].kind)
     assert scores["scores"]
@@ -54,7 +55,7 @@ def test_lengths_follow_the_context(graph: Graph) -> None:
 
 def test_a_finished_suite_is_not_repeated_and_a_repeated_one_is_equal(graph: Graph) -> None:
     stage = stage_of(graph, "mamba2")
-    files = [graph.evaluation(stage, "phonebook") / name for name in ("scores.json", "samples.jsonl")]
+    files = [graph.evaluation(stage, "phonebook") / name for name in ("scores.json", "samples.parquet")]
     evaluate(graph, stage, "phonebook")
     before, times = [path.read_bytes() for path in files], [path.stat().st_mtime_ns for path in files]
     evaluate(graph, stage, "phonebook")

@@ -39,6 +39,8 @@ class Study(Strict):
     """Its name, shown in the report."""
     results: str = "results"
     """Folder that everything is written to."""
+    data: str | None = None
+    """Folder with the data sets of evaluation tasks (`sidewinder datasets fetch` fills it); null asks the hub."""
     sources: Annotated[dict[Name, Source], Field(min_length=1)]
     blend: Annotated[dict[Name, Share], Field(min_length=1)]
     """Share of each source in the training text; they sum to 1."""

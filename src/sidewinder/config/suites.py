@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from sidewinder.config.base import Count, Strict
 
@@ -48,16 +48,38 @@ class Needle(Strict):
     seed: int = 1
 
 
+class Task(Strict):
+    """One task of lm-eval with its numbers of shots; each number is a run of its own."""
+
+    task: str
+    shots: Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)] = Field([0])
+
+
 class Harness(Strict):
-    """Tasks run by lm-eval's own evaluator."""
+    """Tasks run by lm-eval's own evaluator: those that are named, those of a preset, or both."""
 
     kind: Literal["harness"]
-    tasks: Annotated[list[str], Field(min_length=1)]
-    """`sidewinder_cloze` (made from held-out text) or any task name of lm-eval."""
+    preset: Literal["standard", "mmlu-formats", "long"] | None = None
+    """The paper's 12 tasks; MMLU in three formats; 9 natural long-context tasks, RULER's 13 and Phonebook."""
+    tasks: list[str | Task] = Field([])
+    """`sidewinder_cloze` (made from held-out text), `sidewinder_phonebook`, or any task name of lm-eval."""
     samples: Count | None = None
-    """Samples a task; null for all."""
+    """Samples a task (of each subject, where a task has subjects); null for all."""
     shots: Annotated[int, Field(ge=0)] = 0
+    """Of tasks that state none themselves."""
+    lengths_tokens: Lengths | None = None
+    """Of tasks that are made to a length; null for 4096, 8192, … up to the checkpoint's context."""
+    beyond: Annotated[float, Field(ge=1)] = 1.0
+    """Longest of these lengths as a multiple of the checkpoint's context; longer ones are left out."""
+    haystack: Literal["essays", "python"] = "essays"
+    """Text around RULER's needles: its essays (a data set), or the topics of Python's own documentation."""
     seed: int = 1
+
+    @model_validator(mode="after")
+    def _has_tasks(self) -> Self:
+        if not self.tasks and self.preset is None:
+            raise ValueError("a harness suite needs `tasks`, or a `preset`")
+        return self
 
 
 Suite = Annotated[BitsPerByte | Phonebook | Needle | Harness, Field(discriminator="kind")]

@@ -107,9 +107,10 @@ def _blend(scores: list[Score], shares: dict[str, float]) -> Score:
 
 def _sample(document: Document) -> dict[str, object]:
     return {
-        "source": document.source,
-        "document": document.place,
+        "task": document.source,
+        "sample": document.place,
         "tokens": document.tokens,
         "bytes": document.bytes,
         "nats": document.nats,
+        "metrics": {METRIC: document.nats / document.bytes / math.log(2)} if document.bytes else {},
     }

@@ -1,58 +1,187 @@
-"""Tasks of lm-eval, run by its own evaluator on our adapter; `sidewinder_cloze` is made from the study's text.
+"""A harness suite: its units one after another through lm-eval's own evaluator, on our adapter.
 
-Only this module and the adapter import lm-eval, which takes a second or two, and its index of tasks is read only where
-a task of its own is asked for.
+A unit that is done is kept in `.parts`, and answers within a unit in its journal, so that a killed suite goes on with
+what is missing. A unit that cannot run is named with the reason, and the rest goes on.
 """
 
 from __future__ import annotations
 
-import logging
+import json
 import math
-import os
-from difflib import get_close_matches
+import shutil
+import sys
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-os.environ.setdefault("TQDM_DISABLE", "1")  # Progress is shown by our own line; tqdm reads this when imported.
-
-from datasets import Dataset
-from lm_eval import evaluator
-from lm_eval.tasks import TaskManager
-
 from sidewinder.config.suites import Harness
 from sidewinder.errors import EvaluationError, SidewinderError
-from sidewinder.evaluate import cloze
+from sidewinder.evaluate import cloze, loading  # Before lm_eval: it sets what tqdm reads when imported.
 from sidewinder.evaluate.adapter import SidewinderLM
+from sidewinder.evaluate.journal import Journal
+from sidewinder.evaluate.local_data import LocalData, reading
 from sidewinder.evaluate.outcome import Outcome, Score
+from sidewinder.evaluate.presets import Unit, units
+from sidewinder.evaluate.ranks import Ranks
+from sidewinder.evaluate.run import PARTS
+from sidewinder.evaluate.samples import write_samples
+from sidewinder.evaluate.squad import VERSION as SQUAD
 from sidewinder.evaluate.subject import Subject
+from sidewinder.record import digest, write_atomically
 
-logging.getLogger("lm_eval").setLevel(logging.ERROR)  # Its hints are about its own command line.
+from datasets import Dataset  # isort: skip
+from lm_eval import evaluator  # isort: skip
+from lm_eval.tasks import TaskManager  # isort: skip
+
 BOOTSTRAP_ROUNDS = 1000  # For metrics whose standard error has no formula.
+ABSENT = -1.0
+"""What RULER's tasks give for a length that a sample does not have."""
+TEMPLATE_KEYS = (
+    "description",
+    "doc_to_text",
+    "doc_to_target",
+    "doc_to_choice",
+    "gen_prefix",
+    "target_delimiter",
+    "fewshot_delimiter",
+    "fewshot_config",
+    "generation_kwargs",
+    "output_type",
+)
 
 
-def run(subject: Subject, suite: Harness, folder: Path) -> Outcome:
-    """Scores of every metric of every task. The cloze data set is left in `folder`.
+@dataclass
+class Part:
+    """What one unit found. Its samples are in a file beside it."""
 
-    Raises EvaluationError that names the task, and what is missing, where one cannot be loaded.
+    scores: list[Score]
+    versions: dict[str, str]
+    truncated: int = 0
+    used: dict[str, str] = field(default_factory=dict)
+    """Data sets with their revisions."""
+
+    def text(self) -> str:
+        return json.dumps(asdict(self), ensure_ascii=False)
+
+    @classmethod
+    def read(cls, path: Path) -> Part:
+        found = json.loads(path.read_text())
+        return cls(**found | {"scores": [Score(**score) for score in found["scores"]]})
+
+
+Runner = Callable[[Subject, Unit, Journal, Ranks], Any]
+
+
+def run(
+    subject: Subject,
+    suite: Harness,
+    folder: Path,
+    *,
+    data: Path | None = None,
+    identity: str = "",
+    ranks: Ranks | None = None,
+    model: Runner | None = None,
+) -> Outcome:
+    """Scores of every metric of every unit. The cloze data set is left in `folder`.
+
+    `identity` tells the parts of equal inputs, from which a killed suite goes on; without it nothing is taken over.
+    `model` makes the lm-eval model of a unit: our adapter, unless told. Raises EvaluationError where no unit could be
+    run, naming all.
     """
-    manager = TaskManager(include_defaults=any(task != cloze.TASK for task in suite.tasks))
-    loaded: dict[str, Any] = {}
-    for task in suite.tasks:
-        spec = _cloze_task(subject, suite, folder) if task == cloze.TASK else task
-        for name, made in load(manager, task, spec)["tasks"].items():
-            loaded[name] = made
-    for made in loaded.values():
-        if made.get_config("num_fewshot") != 0:  # A task that fixes zero shots keeps them, as in lm-eval's own command.
-            made.set_config(key="num_fewshot", value=suite.shots)
-        made.set_fewshot_seed(seed=suite.seed)
-    adapter = SidewinderLM(subject=subject)
-    results = evaluator.evaluate(
-        lm=adapter, task_dict=loaded, limit=suite.samples, bootstrap_iters=BOOTSTRAP_ROUNDS, log_samples=True
-    )
-    outcome = _outcome(results)
-    outcome.facts["truncated"] = adapter.truncated
+    ranks = ranks or Ranks()
+    wanted, left_out = units(suite, subject.context_tokens)
+    parts = folder / PARTS / (identity[:12] or "unnamed")
+    if not identity:
+        shutil.rmtree(parts, ignore_errors=True)
+    local = LocalData(data) if data else None
+    manager = _manager(wanted)
+    outcome = Outcome(versions={"lm-eval": metadata.version("lm-eval"), "squad": SQUAD})
+    failed: dict[str, str] = {}
+    truncated: dict[str, int] = {}
+    used: dict[str, str] = {}
+    for unit in wanted:
+        try:
+            part = _part(subject, suite, unit, manager, local, folder, parts, ranks, model or _adapter)
+        except SidewinderError as error:
+            failed[unit.name] = str(error)
+            if ranks.rank == 0:
+                print(f"{subject.title}: task {unit.name} is left out: {error}", file=sys.stderr)
+            continue
+        outcome.scores += part.scores
+        outcome.sample_files.append(parts / f"{unit.name}.parquet")
+        outcome.versions |= part.versions
+        truncated |= {unit.name: part.truncated} if part.truncated else {}
+        used |= part.used
+    if failed and not outcome.scores:
+        reasons = "\n".join(f"{name}: {reason}" for name, reason in failed.items())
+        raise EvaluationError(reasons if len(failed) == 1 else f"no task of the suite could be run:\n{reasons}")
+    outcome.facts |= {"truncated": sum(truncated.values()), "truncated_by_task": truncated, "missing": failed}
+    outcome.facts |= {"lengths_left_out": left_out, "datasets": used}
     return outcome
+
+
+def _adapter(subject: Subject, unit: Unit, journal: Journal, ranks: Ranks) -> SidewinderLM:
+    longest = max(subject.context_tokens, unit.length_tokens or 0)
+    return SidewinderLM(subject=subject, max_length=longest, journal=journal, ranks=ranks)
+
+
+def _manager(wanted: list[Unit]) -> TaskManager:
+    return loading.manager_for([unit.task for unit in wanted if unit.task != cloze.TASK])
+
+
+def _part(
+    subject: Subject,
+    suite: Harness,
+    unit: Unit,
+    manager: TaskManager,
+    data: LocalData | None,
+    folder: Path,
+    parts: Path,
+    ranks: Ranks,
+    model: Runner,
+) -> Part:
+    """A unit's part, read where it was made before, else made and kept."""
+    kept = parts / f"{unit.name}.json"
+    if ranks.told(kept.is_file()):
+        return Part.read(kept)
+    journal = Journal(parts / unit.name, ranks.rank)
+    ranks.wait()  # All have read what was there before anyone adds to it.
+    if unit.task == cloze.TASK:
+        loaded = loading.named(manager, lambda: _cloze_task(subject, suite, folder), unit)
+    else:
+        loaded = loading.load_unit(manager, unit, suite, subject, data)
+    lm = model(subject, unit, journal, ranks)
+    with reading(data), loading.substituted():
+        results = _evaluated(lm, loaded, suite, unit)
+    part = Part(_scores(unit, results), _versions(results))
+    part.truncated = getattr(lm, "truncated", 0)
+    part.used = dict(data.used) if data else {}
+    if ranks.rank == 0:
+        samples = [_sample(unit, task, sample) for task, found in results["samples"].items() for sample in found]
+        write_samples(kept.with_suffix(".parquet"), samples)
+        write_atomically(kept, part.text())
+        shutil.rmtree(parts / unit.name, ignore_errors=True)
+    ranks.wait()
+    return part
+
+
+def _evaluated(lm: Any, loaded: dict[str, Any], suite: Harness, unit: Unit) -> dict[str, Any]:
+    """lm-eval's own results. Raises EvaluationError that names the task where its code fails on its data."""
+    try:
+        return dict(
+            evaluator.evaluate(
+                lm=lm, task_dict=loaded, limit=suite.samples, bootstrap_iters=BOOTSTRAP_ROUNDS, log_samples=True
+            )
+        )
+    except SidewinderError:
+        raise
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError, AssertionError) as error:
+        raise EvaluationError(
+            f"lm-eval task {unit.task!r} fails on its data: {type(error).__name__}: {error}",
+            remedy="compare the data set's columns with those that the task reads, or leave the task out",
+        ) from error
 
 
 def _cloze_task(subject: Subject, suite: Harness, folder: Path) -> dict[str, Any]:
@@ -80,59 +209,83 @@ def _cloze_task(subject: Subject, suite: Harness, folder: Path) -> dict[str, Any
     }
 
 
-def load(manager: TaskManager, task: str, spec: str | dict[str, Any]) -> dict[str, Any]:
-    """One task, or the tasks of a group. Raises EvaluationError where it is unknown or its data set is missing."""
-    if isinstance(spec, str) and spec not in manager.task_index:
-        near = get_close_matches(task, [*manager.task_index, cloze.TASK], n=3, cutoff=0.0)
-        raise EvaluationError(f"unknown lm-eval task {task!r}", remedy=f"use one of those near: {', '.join(near)}")
-    try:
-        return dict(manager.load([spec]))
-    except SidewinderError:
-        raise
-    except Exception as error:  # Loaders of data sets raise errors of every kind, often several layers deep.
-        raise EvaluationError(
-            f"lm-eval task {task!r} cannot be loaded: {type(error).__name__}: {error}",
-            remedy="its data set (or a library that it needs) is not on this machine: install it, or run the task once "
-            "where there is a network so that the data set is kept, or take the task out of the suite",
-        ) from error
-
-
-def _outcome(results: dict[str, Any]) -> Outcome:
+def _scores(unit: Unit, results: dict[str, Any]) -> list[Score]:
     """lm-eval's results as ours: `acc,none` with `acc_stderr,none` becomes one score."""
-    outcome = Outcome(versions={"lm-eval": metadata.version("lm-eval")})
+    scores: list[Score] = []
     for task, values in results["results"].items():
-        outcome.versions[task] = str(results["versions"].get(task))
+        count = int(results["n-samples"].get(task, {}).get("effective", 0) or values.get("sample_len") or 0)
         for key, value in values.items():
             metric, _, kept = key.partition(",")
             if not isinstance(value, int | float) or not kept or metric.endswith("_stderr"):
                 continue
-            error = values.get(f"{metric}_stderr,{kept}")
-            count = results["n-samples"].get(task, {}).get("effective", 0)
-            stderr = float(error) if isinstance(error, int | float) and math.isfinite(error) else None
-            if not math.isfinite(value):
-                raise EvaluationError(
-                    f"lm-eval task {task!r}: {metric} is {value}", remedy="leave the task out, or look at its samples"
-                )
-            variant = None if kept == "none" else kept
-            outcome.scores.append(Score(task, metric, float(value), stderr, int(count), variant=variant))
-    for task, samples in results["samples"].items():
-        outcome.samples += [_sample(task, sample) for sample in samples]
-    return outcome
+            score = _score(unit, task, metric, kept, float(value), values.get(f"{metric}_stderr,{kept}"), count)
+            scores += [score] if score else []
+    return scores
 
 
-def _sample(task: str, sample: dict[str, Any]) -> dict[str, Any]:
+def _versions(results: dict[str, Any]) -> dict[str, str]:
+    """Of every task, and of its template."""
+    versions = {task: str(results["versions"].get(task)) for task in results["results"]}
+    return versions | {f"{task} template": template_version(config) for task, config in results["configs"].items()}
+
+
+def template_version(config: dict[str, Any]) -> str:
+    """Twelve digits that change when anything changes which shapes a task's prompts."""
+    return digest({key: str(config.get(key)) for key in TEMPLATE_KEYS})[:12]
+
+
+def _score(unit: Unit, task: str, metric: str, kept: str, value: float, error: Any, count: int) -> Score | None:
+    """A score, or None for a length that the unit does not have. RULER's metrics are lengths."""
+    length = unit.length_tokens
+    if metric.isdigit():
+        if int(metric) != length or value == ABSENT:
+            return None
+        metric = "score"
+    if not math.isfinite(value):
+        raise EvaluationError(
+            f"lm-eval task {task!r}: {metric} is {value}", remedy="leave the task out, or look at its samples"
+        )
+    stderr = float(error) if isinstance(error, int | float) and math.isfinite(error) else None
+    return Score(task, metric, value, stderr, count, context_tokens=length, variant=_variant(unit, kept))
+
+
+def _variant(unit: Unit, kept: str) -> str | None:
+    """The unit's own, and the filter of lm-eval's that an answer went through."""
+    return ", ".join(part for part in (unit.variant, None if kept == "none" else kept) if part) or None
+
+
+def _sample(unit: Unit, task: str, sample: dict[str, Any]) -> dict[str, Any]:
     """A sample's question, answer, what the model gave, and its metrics."""
     arguments = [list(pair) for pair in sample["arguments"]]
+    answers = [_plain(answer) for answer in sample["filtered_resps"]]
+    metrics = {metric: _number(unit, metric, sample[metric]) for metric in sample["metrics"]}
+    doc = sample["doc"] if isinstance(sample["doc"], dict) else {}
     return {
         "task": task,
-        "sample": sample["doc_id"],
-        "prompt_sha256": sample.get("prompt_hash"),
-        "prompt_tail": str(arguments[0][0])[-80:],
-        "continuations": [str(pair[1]) for pair in arguments if len(pair) > 1],
+        "variant": _variant(unit, sample["filter"]),
+        "context_tokens": unit.length_tokens,
+        "sample": int(sample["doc_id"]),
+        "prompt": str(arguments[0][0]),
         "answer": str(sample["target"]),
-        "prediction": _plain(sample["filtered_resps"]),
-        **{metric: _plain(sample[metric]) for metric in sample["metrics"]},
+        "prediction": json.dumps(answers, ensure_ascii=False) if len(answers) > 1 else str(answers[0]),
+        "metrics": {("score" if key.isdigit() else key): value for key, value in metrics.items() if value is not None},
+        "details": {
+            "continuations": [str(pair[1]) for pair in arguments if len(pair) > 1 and isinstance(pair[1], str)],
+            "prompts": [str(pair[0]) for pair in arguments] if len({str(pair[0]) for pair in arguments}) > 1 else [],
+            **{
+                key: doc[key]
+                for key in ("position", "entry", "entries", "book", "order", "prompt_tokens")
+                if key in doc
+            },
+        },
     }
+
+
+def _number(unit: Unit, metric: str, value: Any) -> float | None:
+    """A sample's metric, where it is a number of its own."""
+    if not isinstance(value, int | float) or not math.isfinite(value):
+        return None
+    return None if metric.isdigit() and int(metric) != unit.length_tokens else float(value)
 
 
 def _plain(value: Any) -> Any:

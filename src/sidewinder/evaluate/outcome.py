@@ -6,6 +6,7 @@ import json
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any
 
 
@@ -29,6 +30,8 @@ class Outcome:
 
     scores: list[Score] = field(default_factory=list)
     samples: list[dict[str, Any]] = field(default_factory=list)
+    sample_files: list[Path] = field(default_factory=list)
+    """Files of further samples (samples.py), which are too many to be held."""
     facts: dict[str, Any] = field(default_factory=dict)
     versions: dict[str, str] = field(default_factory=dict)
     """Versions of tasks and of the libraries that define them."""
@@ -38,10 +41,6 @@ class Outcome:
         scores = [asdict(score) for score in self.scores]
         content = {"suite": suite, "kind": kind, "scores": scores, "versions": self.versions}
         return json.dumps(content, indent=1, allow_nan=False) + "\n"
-
-    def samples_text(self) -> str:
-        """Content of samples.jsonl: one JSON object a line."""
-        return "".join(json.dumps(sample, ensure_ascii=False, allow_nan=False) + "\n" for sample in self.samples)
 
 
 def mean(values: Sequence[float]) -> float:

@@ -88,7 +88,7 @@ def _largest(subject: Subject, seed: str, book: list[Entry], queries: int, lengt
 
 
 def _line_tokens(subject: Subject, book: list[Entry]) -> list[int]:
-    return [len(tokens) for tokens in subject.tokenizer.encode([entry.line for entry in book])]
+    return [len(tokens) for tokens in subject.encode_all([entry.line for entry in book])]
 
 
 def _asked(seed: str, size: int, queries: int) -> list[int]:

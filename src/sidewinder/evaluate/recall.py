@@ -21,7 +21,6 @@ from sidewinder.evaluate.scoring import Item, SpanScore, score_items
 from sidewinder.evaluate.subject import Subject
 
 EXACT, DIGITS = "exact_match", "digit_agreement"
-TAIL_CHARACTERS = 80  # Of the prompt before an answer, kept with its sample.
 
 
 @dataclass(frozen=True)
@@ -129,13 +128,13 @@ def _sample(
 ) -> dict[str, Any]:
     right, total = digits_right(subject, answer, score.argmax)
     return question.about | {
-        "prompt": prompt.name,
+        "name": prompt.name,
         "prompt_tokens": len(prompt.tokens),
-        "prompt_tail": prompt.text[max(0, question.first - TAIL_CHARACTERS) : question.first],
+        "prompt": prompt.text[: question.first],
         "answer": prompt.text[question.first : question.last],
         "prediction": b"".join(subject.pieces[token] for token in score.argmax).decode(errors="replace"),
         "exact": score.exact,
         "digits_right": right,
         "digits": total,
-        "log_likelihood": score.log_likelihood,
+        "metrics": {EXACT: float(score.exact), DIGITS: right / total, "log_likelihood": score.log_likelihood},
     }

@@ -1,7 +1,8 @@
-"""One suite on one checkpoint as a job: scores.json, samples.jsonl, and the record."""
+"""One suite on one checkpoint as a job: scores.json, samples.parquet, and the record."""
 
 from __future__ import annotations
 
+import shutil
 from importlib import metadata
 from pathlib import Path
 
@@ -11,6 +12,8 @@ from sidewinder.config.suites import BitsPerByte, Harness, Needle, Phonebook, Su
 from sidewinder.evaluate import bits_per_byte, cloze, needle, phonebook
 from sidewinder.evaluate.heldout import heldout_of
 from sidewinder.evaluate.outcome import Outcome
+from sidewinder.evaluate.ranks import Ranks, join
+from sidewinder.evaluate.samples import count_samples, write_samples
 from sidewinder.evaluate.subject import Subject
 from sidewinder.graph import Graph, Stage
 from sidewinder.model.checkpoint import load_model
@@ -18,7 +21,9 @@ from sidewinder.record import RECORD, Artifact, Job, check, outputs_of, write_at
 from sidewinder.tokenizer import load
 from sidewinder.train.device import prepare_torch
 
-SCORES, SAMPLES = "scores.json", "samples.jsonl"
+PARTS = ".parts"
+"""Folder of what a killed suite goes on from, until it is finished."""
+SCORES, SAMPLES = "scores.json", "samples.parquet"
 VERSIONED = ("torch", "numpy", "sentencepiece", "faker")
 
 
@@ -28,6 +33,10 @@ def evaluate(graph: Graph, stage: Stage, suite: str) -> None:
     Raises EvaluationError where the suite cannot be run or a log-likelihood is not finite, CheckpointError or
     CorruptArtifact for damaged inputs.
     """
+    ranks = join()
+    if ranks.rank > 0:
+        _assist(graph, stage, suite, ranks)
+        return
     settings = graph.study.suites[suite]
     job = Job(
         folder=graph.evaluation(stage, suite),
@@ -37,19 +46,29 @@ def evaluate(graph: Graph, stage: Stage, suite: str) -> None:
         inputs=_inputs(graph, stage, settings),
     )
     with job:
+        ranks.told((job.identity, job.finished))
         if job.finished:
             return
         for entry in job.inputs:
             check(entry)
-        outcome = _run(subject_of(graph, stage, settings), settings, job.folder)
+        outcome = _run(graph, stage, settings, job.folder, job.identity, ranks)
         outcome.versions |= {name: metadata.version(name) for name in VERSIONED}
-        job.facts = outcome.facts | {"samples": len(outcome.samples), "scores": len(outcome.scores)}
         write_atomically(job.folder / SCORES, outcome.scores_text(suite, settings.kind))
-        write_atomically(job.folder / SAMPLES, outcome.samples_text())
+        write_samples(job.folder / SAMPLES, outcome.samples, outcome.sample_files)
+        job.facts = outcome.facts | {"samples": count_samples(job.folder / SAMPLES), "scores": len(outcome.scores)}
         job.output("scores", job.folder / SCORES)
         job.output("samples", job.folder / SAMPLES)
         if (job.folder / cloze.FILE).is_file():
             job.output("dataset", job.folder / cloze.FILE)
+    shutil.rmtree(job.folder / PARTS, ignore_errors=True)
+
+
+def _assist(graph: Graph, stage: Stage, suite: str, ranks: Ranks) -> None:
+    """What the other processes of an evaluation do: their part of the batches; the first writes everything."""
+    identity, finished = ranks.told(("", True))
+    settings = graph.study.suites[suite]
+    if isinstance(settings, Harness) and not finished:
+        _run(graph, stage, settings, graph.evaluation(stage, suite), identity, ranks)
 
 
 def subject_of(graph: Graph, stage: Stage, settings: Suite) -> Subject:
@@ -74,7 +93,8 @@ def _inputs(graph: Graph, stage: Stage, settings: Suite) -> list[Artifact]:
     return inputs + (heldout_of(graph).artifacts if reads_text(settings) else [])
 
 
-def _run(subject: Subject, settings: Suite, folder: Path) -> Outcome:
+def _run(graph: Graph, stage: Stage, settings: Suite, folder: Path, identity: str, ranks: Ranks) -> Outcome:
+    subject = subject_of(graph, stage, settings)
     if isinstance(settings, BitsPerByte):
         return bits_per_byte.run(subject, settings)
     if isinstance(settings, Phonebook):
@@ -83,4 +103,5 @@ def _run(subject: Subject, settings: Suite, folder: Path) -> Outcome:
         return needle.run(subject, settings)
     from sidewinder.evaluate import harness  # lm-eval takes seconds to import, and no other suite needs it.
 
-    return harness.run(subject, settings, folder)
+    data = Path(graph.study.data) if graph.study.data else None
+    return harness.run(subject, settings, folder, data=data, identity=identity, ranks=ranks)

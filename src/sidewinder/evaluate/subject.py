@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -55,3 +56,7 @@ class Subject:
     def encode(self, text: str) -> list[int]:
         """Tokens of a text, without any control token."""
         return list(self.tokenizer.encode(text))
+
+    def encode_all(self, texts: Sequence[str]) -> list[list[int]]:
+        """Tokens of each text."""
+        return [list(tokens) for tokens in self.tokenizer.encode(list(texts))]

@@ -1,0 +1,177 @@
+"""Units of a suite as tasks of lm-eval: found, given their data, and made to a length where they have one.
+
+lm-eval's index of all tasks takes several seconds to read, so only the folders of the tasks that are asked for are
+read where those are known.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from difflib import get_close_matches
+from functools import cache
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+os.environ.setdefault("TQDM_DISABLE", "1")  # Progress is shown by our own line; tqdm reads this when imported.
+
+import lm_eval.tasks
+from lm_eval.tasks import TaskManager
+from lm_eval.tasks._yaml_loader import _load_module_with_cache, load_yaml
+
+from sidewinder.config.suites import Harness
+from sidewinder.errors import EvaluationError, SidewinderError
+from sidewinder.evaluate import made_tasks, ruler, squad
+from sidewinder.evaluate.local_data import LocalData, reading
+from sidewinder.evaluate.phonebook import REVERSED, STANDARD
+from sidewinder.evaluate.presets import MMLU_FORMATS, NATURAL, PHONEBOOK, RULER, Unit
+from sidewinder.evaluate.presets import STANDARD as STANDARD_TASKS
+from sidewinder.evaluate.subject import Subject
+
+logging.getLogger("lm_eval").setLevel(logging.ERROR)  # Its hints are about its own command line.
+FEWSHOT_SEED = 1234
+"""lm-eval's own, so that examples are those of its command line."""
+TASKS = Path(lm_eval.tasks.__file__).parent
+FOLDERS = {
+    "arc_easy": "arc",
+    "arc_challenge": "arc",
+    "mmlu": "mmlu/default",
+    "mmlu_continuation": "mmlu/continuation",
+    "truthfulqa_mc2": "truthfulqa",
+}
+"""Where lm-eval keeps tasks of the presets whose folder has another name."""
+SAMPLES_MADE = 100
+"""Of RULER's tasks at each length, where a suite does not say; RULER itself takes 500."""
+
+
+def manager_for(names: Sequence[str]) -> TaskManager:
+    """An index that has these tasks: all of lm-eval's, unless each of them is known to be elsewhere."""
+    folders: set[Path] = set()
+    for name in names:
+        folder = _folder(name)
+        if folder is None:
+            return TaskManager(include_path=str(made_tasks.FOLDER))
+        folders.add(folder)
+    return TaskManager(include_defaults=False, include_path=[str(folder) for folder in sorted(folders)])
+
+
+def _folder(name: str) -> Path | None:
+    if name.startswith("sidewinder_"):
+        return made_tasks.FOLDER
+    if name in RULER:
+        return TASKS / "ruler"
+    if name in NATURAL:
+        return TASKS / name.split("_")[0]
+    if name in STANDARD_TASKS or name in MMLU_FORMATS:
+        return TASKS / FOLDERS.get(name, name)
+    return None
+
+
+def load_unit(
+    manager: TaskManager, unit: Unit, suite: Harness, subject: Subject, data: LocalData | None
+) -> dict[str, Any]:
+    """lm-eval's tasks and groups of a unit, with its shots. Raises EvaluationError that names what is missing."""
+    if unit.task not in manager.task_index:
+        near = get_close_matches(unit.task, manager.task_index, n=3, cutoff=0.0)
+        raise EvaluationError(f"unknown lm-eval task {unit.task!r}", remedy=f"use one of those near: {', '.join(near)}")
+    with reading(data), substituted():
+        return named(manager, lambda: _spec(manager, unit, suite, subject, data), unit)
+
+
+def named(manager: TaskManager, spec: Callable[[], Any], unit: Unit) -> dict[str, Any]:
+    """lm-eval's tasks and groups of a specification, with the unit's shots; errors name the unit's task."""
+    try:
+        found = dict(manager.load([spec()]))
+    except SidewinderError:
+        raise
+    except Exception as error:  # Loaders of data sets raise errors of every kind, often several layers deep.
+        raise EvaluationError(
+            f"lm-eval task {unit.task!r} cannot be loaded: {type(error).__name__}: {error}",
+            remedy="its data set (or a library that it needs) is not on this machine, or not as the task expects it: "
+            "name a folder with the data (`data`, made by `sidewinder datasets fetch`), or leave the task out",
+        ) from error
+    for task in found["tasks"].values():
+        if task.get_config("num_fewshot") != 0:  # A task that fixes zero shots keeps them, as in lm-eval's command.
+            task.set_config(key="num_fewshot", value=unit.shots)
+        task.set_fewshot_seed(seed=FEWSHOT_SEED)
+    return found
+
+
+def _spec(manager: TaskManager, unit: Unit, suite: Harness, subject: Subject, data: LocalData | None) -> Any:
+    """The task's name, or for tasks made to a length lm-eval's configuration with our samples."""
+    if unit.length_tokens is None:
+        return unit.task
+    length, wanted = unit.length_tokens, suite.samples
+    if unit.task in PHONEBOOK:
+        variant = REVERSED if unit.task.endswith("reversed") else STANDARD
+        books = wanted or made_tasks.BOOKS
+        samples = made_tasks.phonebook_samples(
+            subject, variant, lengths_tokens=[length], books=books, shots=unit.shots, seed=suite.seed
+        )
+        return _config(manager, unit.task) | {"custom_dataset": _given(samples)}
+    samples = ruler.make(
+        unit.task,
+        length,
+        wanted or SAMPLES_MADE,
+        subject.encode,
+        seed=suite.seed,
+        data=data,
+        haystack=suite.haystack,
+    )
+    config = _config(manager, unit.task)
+    metric = config["metric_list"][0] | {"metric": str(length)}
+    own: dict[str, Any] = {"custom_dataset": _given(samples), "metric_list": [metric, metric | {"metric": "4096"}]}
+    if unit.task in ruler.QA_FILES:
+        own["process_results"] = ruler.best_reference
+    return config | own
+
+
+def _config(manager: TaskManager, task: str) -> dict[str, Any]:
+    return dict(load_yaml(manager.task_index[task].yaml_path, resolve_func=True))
+
+
+def _given(samples: list[dict[str, Any]]) -> Any:
+    def dataset(**settings: Any) -> dict[str, Any]:
+        return made_tasks._splits(samples)
+
+    return dataset
+
+
+@contextmanager
+def substituted() -> Iterator[None]:
+    """Stands in for what lm-eval's SCROLLS and SQuAD tasks would download, or import from where it no longer is."""
+    _transformers_metrics()
+    scrolls, squadv2 = _module("scrolls/task.py"), _module("squadv2/task.py")
+    scrolls._download_metric = lambda: squad.__name__
+    scrolls.load = lambda path, config_name=None: squad.ScrollsMetric()
+    scrolls.load_dataset = _load_dataset
+    squadv2._squad_metric = squad.squad_v2
+    yield
+
+
+def _load_dataset(*names: Any, **settings: Any) -> Any:
+    """`datasets.load_dataset` as it is at the time, not as it was when the task was imported."""
+    import datasets
+
+    return datasets.load_dataset(*names, **settings)
+
+
+@cache
+def _transformers_metrics() -> None:
+    """SCROLLS' tasks import a function from a module that transformers 5 no longer has."""
+    name = "transformers.data.metrics"
+    try:
+        __import__(f"{name}.squad_metrics")
+    except ImportError:
+        package, metrics = ModuleType(name), ModuleType(f"{name}.squad_metrics")
+        metrics.normalize_answer = squad.normalise  # type: ignore[attr-defined]
+        package.squad_metrics = metrics  # type: ignore[attr-defined]
+        sys.modules |= {name: package, f"{name}.squad_metrics": metrics}
+
+
+def _module(path: str) -> Any:
+    return _load_module_with_cache((TASKS / path).resolve())

@@ -1,0 +1,117 @@
+"""Data sets of evaluation tasks in a local folder, for machines without a network.
+
+    FOLDER/manifest.json                    what was fetched: revision, files, digests
+    FOLDER/cais/mmlu/anatomy/test.parquet   <data set of the hub>/<configuration or default>/<split>.parquet
+    FOLDER/ruler/…json                      the two question files of RULER
+    FOLDER/nltk_data/                       NLTK's sentence splitter
+
+While `reading` is active, lm-eval's tasks get their data from there. Without a folder they ask the hub, as ever.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from sidewinder.errors import EvaluationError
+from sidewinder.record import file_digest
+
+MANIFEST = "manifest.json"
+DEFAULT = "default"
+ZIPPED = re.compile(r"zip://[^:]*::https://huggingface\.co/datasets/(?P<path>.+)/resolve/[^/]+/(?P<name>[^/]+)\.zip")
+
+
+class MissingData(EvaluationError):
+    """A task's data set is not in the folder."""
+
+
+@dataclass
+class LocalData:
+    """A folder of data sets. `used` fills with what was read: revision, or digest where none is known."""
+
+    folder: Path
+    used: dict[str, str] = field(default_factory=dict)
+
+    def load(self, path: str, name: str | None = None, split: str | None = None) -> Any:
+        """A data set of the hub: all splits, or one. Raises MissingData that names folder and remedy."""
+        from datasets import Dataset, DatasetDict
+
+        place = self.folder / path / (name or DEFAULT)
+        files = sorted(place.glob("*.parquet"))
+        if not files:
+            raise self.missing(place, f"data set {path}" + (f" ({name})" if name else ""))
+        self._note(f"{path}/{name or DEFAULT}", files)
+        try:
+            found = DatasetDict({file.stem: Dataset.from_parquet(str(file), keep_in_memory=True) for file in files})
+        except Exception as error:  # pyarrow and datasets raise errors of many kinds for a damaged file.
+            raise EvaluationError(
+                f"cannot read {place}: {type(error).__name__}: {error}", remedy="fetch the data set again"
+            ) from error
+        if split is None:
+            return found
+        if split not in found:
+            raise self.missing(place / f"{split}.parquet", f"split {split} of data set {path}")
+        return found[split]
+
+    def json(self, name: str) -> Any:
+        """The content of a JSON file below the folder."""
+        path = self.folder / name
+        if not path.is_file():
+            raise self.missing(path, f"file {name}")
+        self._note(name, [path])
+        return json.loads(path.read_text())
+
+    def missing(self, place: Path, what: str) -> MissingData:
+        return MissingData(
+            f"{what} is not at {place}",
+            remedy=f"where there is a network: sidewinder datasets fetch --into {self.folder}",
+        )
+
+    def _note(self, key: str, files: list[Path]) -> None:
+        entry = self._manifest.get(key, {})
+        digests = {file.name: file_digest(file) for file in files}
+        known = {name: about["sha256"] for name, about in entry.get("files", {}).items()}
+        if known and known != digests:
+            raise EvaluationError(
+                f"the files of {key} in {self.folder} are not those of its {MANIFEST}",
+                remedy="fetch the data set again, or take its entry out of the manifest if you changed it on purpose",
+            )
+        own = "sha256:" + "+".join(digest[:12] for digest in digests.values())
+        self.used[key] = entry.get("revision") or own
+
+    @property
+    def _manifest(self) -> dict[str, Any]:
+        path = self.folder / MANIFEST
+        return json.loads(path.read_text())["datasets"] if path.is_file() else {}
+
+
+@contextmanager
+def reading(data: LocalData | None) -> Iterator[None]:
+    """`datasets.load_dataset` reads the folder, for everything that the hub would be asked for."""
+    if data is None:
+        yield
+        return
+    import datasets
+
+    original = datasets.load_dataset
+
+    def load_dataset(path: str, name: str | None = None, *args: Any, **settings: Any) -> Any:
+        files = settings.get("data_files")
+        remote = [ZIPPED.fullmatch(file) for file in files.values()] if isinstance(files, dict) else []
+        if remote and all(remote):
+            assert remote[0]
+            return data.load(remote[0]["path"], remote[0]["name"], settings.get("split"))
+        if files is not None or Path(path).exists():  # Local files, which a task names itself.
+            return original(path, name, *args, **settings)
+        return data.load(path, name, settings.get("split"))
+
+    datasets.load_dataset = load_dataset
+    try:
+        yield
+    finally:
+        datasets.load_dataset = original

@@ -1,0 +1,129 @@
+"""Tasks of lm-eval whose samples are made here, from a seed, for any model: what the YAML files in `tasks` refer to.
+
+lm-eval hands `--metadata` and the model's arguments to a task's maker; the tokenizer, by which lengths are counted, is
+found from `tokenizer` or `pretrained` among them. So the same prompts serve any model with that tokenizer:
+
+    lm_eval --model hf --model_args pretrained=FOLDER --include_path $(sidewinder datasets tasks)
+            --tasks sidewinder_phonebook --metadata '{"lengths_tokens": [512, 2048], "shots": 2}'
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from sidewinder.config.suites import Phonebook
+from sidewinder.errors import EvaluationError
+from sidewinder.evaluate import phonebook as book
+from sidewinder.evaluate import ruler
+from sidewinder.tokenizer import MODEL, load
+
+FOLDER = Path(__file__).parent / "tasks"
+"""For lm-eval's --include_path."""
+BOOKS, QUERIES, DIGITS, LENGTHS = 50, 2, 7, (4096,)
+ROOM_TOKENS = 16
+"""For the answer: a space, a number and the newline."""
+
+
+@dataclass(frozen=True)
+class Counter:
+    """What counts tokens: all that makers need of a model."""
+
+    encode: Callable[[str], list[int]]
+    start: int = 0
+
+    def encode_all(self, texts: Sequence[str]) -> list[list[int]]:
+        return [self.encode(text) for text in texts]
+
+
+def phonebook(**settings: Any) -> dict[str, Any]:
+    """Books with the question behind them, after `shots` other questions with their answers."""
+    return _splits(phonebook_samples(counter_of(settings), book.STANDARD, **_chosen(settings)))
+
+
+def phonebook_reversed(**settings: Any) -> dict[str, Any]:
+    """Books with the question before them."""
+    return _splits(phonebook_samples(counter_of(settings), book.REVERSED, **_chosen(settings)))
+
+
+def haystack(**settings: Any) -> dict[str, Any]:
+    """A needle in Python's documentation."""
+    count, lengths = counter_of(settings), settings.get("lengths_tokens", LENGTHS)
+    samples, seed = int(settings.get("samples", 100)), int(settings.get("seed", 1))
+    make = partial(ruler.make, "niah_single_2", encode=count.encode, seed=seed, haystack="python")
+    return _splits([sample for length in lengths for sample in make(length_tokens=length, samples=samples)])
+
+
+def phonebook_samples(
+    counter: Any,
+    variant: str,
+    *,
+    lengths_tokens: Sequence[int] = LENGTHS,
+    books: int = BOOKS,
+    queries: int = QUERIES,
+    digits: int = DIGITS,
+    shots: int = 0,
+    seed: int = 1,
+) -> list[dict[str, Any]]:
+    """Prompts that end in `Name:`, with the number that follows. A prompt and ROOM_TOKENS fit the length.
+
+    The reversed form asks one question a book, and takes no shots: it is asked before there is a book to answer from.
+    """
+    asked = 1 if variant == book.REVERSED else queries + shots
+    made = []
+    for length in lengths_tokens:
+        suite = Phonebook(
+            kind="phonebook", lengths_tokens=[length], books=books, queries=asked, digits=digits, seed=seed
+        )
+        for place in range(books):
+            prompt = book.make_prompt(counter, suite, length - ROOM_TOKENS, variant, place)
+            for question in prompt.questions[0 if variant == book.REVERSED else shots :]:
+                about = question.about | {"book": place, "length": length, "prompt_tokens": len(prompt.tokens)}
+                number = prompt.text[question.first : question.last].strip()
+                made.append({"prompt": prompt.text[: question.first], "answer": number, **about})
+    return made
+
+
+def number_results(doc: dict[str, Any], results: Sequence[str]) -> dict[str, float]:
+    """Whether the number is right, and the share of its digits that are, place by place."""
+    given, wanted = results[0].strip(), doc["answer"]
+    right = sum(digit == true for digit, true in zip(given, wanted, strict=False))
+    return {"exact_match": float(given == wanted), "digit_agreement": right / len(wanted)}
+
+
+def needle_results(doc: dict[str, Any], results: Sequence[str]) -> dict[str, float]:
+    return {"found": float(all(answer in results[0] for answer in doc["outputs"]))}
+
+
+def counter_of(settings: dict[str, Any]) -> Any:
+    """The tokenizer that a task's settings name. Raises EvaluationError where they name none."""
+    if "counter" in settings:
+        return settings["counter"]
+    named = next((str(settings[key]) for key in ("tokenizer", "pretrained", "model") if settings.get(key)), None)
+    if named is None:
+        raise EvaluationError(
+            "a task whose prompts have a length in tokens needs a tokenizer",
+            remedy='name it: --model_args pretrained=FOLDER, or --metadata \'{"tokenizer": "FOLDER"}\'',
+        )
+    file = Path(named) / MODEL if Path(named).is_dir() else Path(named)
+    if file.is_file():
+        processor = load(file)
+        return Counter(lambda text: list(processor.encode(text)), int(processor.eos_id()))
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(named)
+    return Counter(lambda text: list(tokenizer(text, add_special_tokens=False).input_ids))
+
+
+def _chosen(settings: dict[str, Any]) -> dict[str, Any]:
+    names = ("lengths_tokens", "books", "queries", "digits", "shots", "seed")
+    return {name: settings[name] for name in names if name in settings}
+
+
+def _splits(samples: list[dict[str, Any]]) -> dict[str, Any]:
+    from datasets import Dataset
+
+    return {"test": Dataset.from_list(samples)}

@@ -1,0 +1,78 @@
+"""Scores of SQuAD 2 (Rajpurkar et al., arXiv 1806.03822) and of SCROLLS' question tasks (Shaham et al., 2201.03533).
+
+lm-eval takes both from scripts that it downloads when they are needed, which compute nodes cannot. The definitions are
+short: an answer is normalised (case, punctuation, articles, spaces), and F1 is that of its bag of words.
+"""
+
+from __future__ import annotations
+
+import re
+import string
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+VERSION = "1"
+ARTICLES = re.compile(r"\b(a|an|the)\b")
+PUNCTUATION = str.maketrans("", "", string.punctuation)
+
+
+def normalise(answer: str) -> str:
+    """Lower case, no punctuation, no articles, single spaces."""
+    return " ".join(ARTICLES.sub(" ", answer.lower().translate(PUNCTUATION)).split())
+
+
+def word_f1(prediction: str, reference: str) -> float:
+    """F1 of the words in common; where one of the two has none, whether both have none."""
+    found, wanted = normalise(prediction).split(), normalise(reference).split()
+    if not found or not wanted:
+        return float(found == wanted)
+    common = sum((Counter(found) & Counter(wanted)).values())
+    return 2 * common / (len(found) + len(wanted))
+
+
+def exact(prediction: str, reference: str) -> float:
+    return float(normalise(prediction) == normalise(reference))
+
+
+def squad_v2(predictions: Sequence[dict[str, Any]], references: Sequence[dict[str, Any]]) -> dict[str, float]:
+    """Percentages: exact and f1 over all questions, over those with and those without an answer, and the best that any
+    threshold on the probability of no answer would give.
+    """
+    golds = [[text for text in entry["answers"]["text"] if normalise(text)] for entry in references]
+    texts = [entry["prediction_text"] for entry in predictions]
+    found: dict[str, float] = {}
+    best: dict[str, float] = {}
+    for name, score in (("exact", exact), ("f1", word_f1)):
+        values = [max(score(text, gold) for gold in own or [""]) for text, own in zip(texts, golds, strict=True)]
+        found[name] = _percent(values)
+        for kind, answered in (("HasAns", True), ("NoAns", False)):
+            part = [value for value, own in zip(values, golds, strict=True) if bool(own) == answered]
+            if part:
+                found[f"{kind}_{name}"] = _percent(part)
+        best[f"best_{name}"] = _best(values, texts, golds, [entry["no_answer_probability"] for entry in predictions])
+    return found | best
+
+
+def _best(values: Sequence[float], texts: Sequence[str], golds: Sequence[list[str]], doubts: Sequence[float]) -> float:
+    """Score where the most certain answers are given and for all others none, at the best number of answers."""
+    score = best = float(sum(not own for own in golds))
+    for place in sorted(range(len(values)), key=lambda place: doubts[place]):
+        if golds[place]:
+            score += values[place]
+        elif texts[place]:
+            score -= 1
+        best = max(best, score)
+    return 100 * best / len(values)
+
+
+def _percent(values: Sequence[float]) -> float:
+    return 100 * sum(values) / len(values)
+
+
+class ScrollsMetric:
+    """In place of SCROLLS' metric script: mean F1 with the best of the references."""
+
+    def compute(self, predictions: Sequence[str], references: Sequence[Sequence[str]]) -> dict[str, float]:
+        pairs = zip(predictions, references, strict=True)
+        return {"f1": _percent([max(word_f1(prediction, gold) for gold in own) for prediction, own in pairs])}
