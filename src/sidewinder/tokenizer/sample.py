@@ -2,23 +2,30 @@
 
 from __future__ import annotations
 
+import hashlib
 import random
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
 
 from sidewinder.corpus.shards import read_shard, shard_path
 from sidewinder.graph import Graph
 from sidewinder.progress import Progress
+from sidewinder.record import RECORD, read_record
 
 LINE_CHARACTERS = 4096  # Longer lines are cut: what they hold is mostly data, and merges need no long lines.
+DOCUMENT_CHARACTERS = 1 << 20  # Of one document, so that none fills a sample.
+READ_TIMES = 4  # Of a large source, shards with that many times its part are read, however many it has.
+SPARE = 1.1  # More than its part is chosen, because a choice by hash gives its share on average only.
 
 
 @dataclass
 class Sample:
     """Iterates over training lines; `taken_bytes` then says how much text came from each source.
 
-    A source gives the beginning of its shards, whose documents are already shuffled; with several shards, `seed`
-    decides which come first. A source that holds less than its part gives all it has.
+    Shards are drawn by seed, and documents of these by the hash of their text, so that neither the order of a source
+    nor its cut into shards decides what is seen. A source that holds less than its part gives all it has.
     """
 
     graph: Graph
@@ -33,13 +40,21 @@ class Sample:
             self.failure = error
             raise
 
+    @cached_property
+    def parts(self) -> dict[str, int]:
+        """Bytes that each source is to give: its share of the sample, or all that it has."""
+        settings, weights = self.graph.study.tokenizer, self.graph.study.weights
+        return {
+            source: min(round(settings.sample_bytes * weight), sum(self._sizes(source).values()))
+            for source, weight in weights.items()
+        }
+
     def lines(self) -> Iterator[str]:
         """Lines without their ends; empty ones are left out."""
-        config = self.graph.study.tokenizer
-        with Progress("tokenizer sample", total=config.sample_bytes, unit="bytes") as progress:
-            for source, weight in self.graph.study.weights.items():
+        with Progress("tokenizer sample", total=sum(self.parts.values()), unit="bytes") as progress:
+            for source, part_bytes in self.parts.items():
                 self.taken_bytes[source] = 0
-                for text in self._texts(source, round(config.sample_bytes * weight)):
+                for text in self._texts(source, part_bytes):
                     size_bytes = len(text.encode())
                     self.taken_bytes[source] += size_bytes
                     progress.update(size_bytes)
@@ -47,13 +62,41 @@ class Sample:
 
     def _texts(self, source: str, part_bytes: int) -> Iterator[str]:
         """Documents of a source until its part is full."""
-        shards = [shard for shard in self.graph.shards(source) if shard.startswith("train")]
-        random.Random(f"tokenizer {self.graph.study.tokenizer.seed}").shuffle(shards)
-        for shard in shards:
-            for document in read_shard(shard_path(self.graph.corpus(source), shard)):
-                if self.taken_bytes[source] >= part_bytes:
-                    return
-                yield document["text"]
+        sizes, seed = self._sizes(source), self.graph.study.tokenizer.seed
+        shards = sorted(sizes)
+        random.Random(f"tokenizer {seed}").shuffle(shards)
+        shards, read_bytes = _enough(shards, sizes, READ_TIMES * part_bytes)
+        low, high = 0.0, SPARE * part_bytes / max(1, read_bytes)
+        while low < 1 and self.taken_bytes[source] < part_bytes:  # Seldom more than once.
+            for shard in shards:
+                for document in read_shard(shard_path(self.graph.corpus(source), shard)):
+                    text: str = document["text"]
+                    if low <= _chance(text, seed) < high:
+                        yield text[:DOCUMENT_CHARACTERS]
+                    if self.taken_bytes[source] >= part_bytes:
+                        return
+            low, high = high, 2 * high
+
+    def _sizes(self, source: str) -> dict[str, int]:
+        """Bytes of every training shard."""
+        shards: list[dict[str, Any]] = read_record(self.graph.corpus(source) / RECORD)["facts"]["shards"]
+        return {entry["shard"]: entry["bytes"] for entry in shards if entry["shard"].startswith("train")}
+
+
+def _enough(shards: list[str], sizes: dict[str, int], least_bytes: int) -> tuple[list[str], int]:
+    """The first shards that together have so many bytes, and how many they have."""
+    total = 0
+    for count, shard in enumerate(shards, 1):
+        total += sizes[shard]
+        if total >= least_bytes:
+            return shards[:count], total
+    return shards, total
+
+
+def _chance(text: str, seed: int) -> float:
+    """A number from 0 to 1 that stands for a text."""
+    drawn = hashlib.blake2b(text.encode(), digest_size=8, salt=f"sample{seed}".encode()[:16]).digest()
+    return int.from_bytes(drawn) / 2**64
 
 
 def _lines(text: str) -> Iterator[str]:
