@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from hashlib import blake2b
+from itertools import islice
 from typing import Any, Self
 
 from datatrove.data import Document
@@ -12,6 +13,7 @@ from datatrove.pipeline import filters as datatrove
 from datatrove.pipeline.filters.base_filter import BaseFilter
 from datatrove.pipeline.filters.c4_filters import C4BadWordsFilter, C4ParagraphFilter, C4QualityFilter
 from datatrove.utils.lid import LID
+from datatrove.utils.text import PUNCTUATION_SET, split_into_parts
 
 import sidewinder.corpus.quiet  # noqa: F401
 from sidewinder.config import filters
@@ -20,6 +22,7 @@ from sidewinder.corpus.filters.lists import read_list
 from sidewinder.corpus.filters.url import UrlFilter
 from sidewinder.corpus.filters.words import words
 
+LARGE = 1_000_000  # Characters: the words of a longer text take 15 times its memory and more.
 UNSPACED_LANGUAGES = ("ja", "th", "zh")  # As in C4's own code: no space around a word is asked for.
 
 
@@ -30,7 +33,11 @@ def decision(config: filters.Filter, language: str) -> Callable[[Document], Deci
     def guarded(document: Document) -> Decision:
         if not document.text or document.text.isspace():
             return False, "empty"  # datatrove's blocks divide by the number of words.
-        return decide(document)
+        try:
+            return decide(document)
+        finally:
+            if len(document.text) > LARGE:
+                split_into_parts.cache_clear()  # datatrove keeps the words of the last five texts.
 
     return guarded
 
@@ -40,7 +47,7 @@ def _step(config: filters.Filter, language: str) -> BaseFilter:
     step: BaseFilter
     match config:
         case filters.GopherQuality():
-            step = datatrove.GopherQualityFilter(**values, language=words())
+            step = GopherQuality(**values, language=words())
         case filters.GopherRepetition():
             step = datatrove.GopherRepetitionFilter(**values, language=words())
         case filters.FineWebQuality():
@@ -63,6 +70,17 @@ def _step(config: filters.Filter, language: str) -> BaseFilter:
     # Blocks count lines and scores one by one through `stat_update`, which costs as much as their work.
     setattr(step, "stat_update", _ignore)  # noqa: B010
     return step
+
+
+class GopherQuality(datatrove.GopherQualityFilter):
+    """datatrove's filter; it finds a document to be too long without a list of all its words."""
+
+    def filter(self, doc: Document) -> Decision:
+        if self.max_doc_words and self.max_doc_words >= (self.min_doc_words or 0) and len(doc.text) > LARGE:
+            several = (word for word in words().each(doc.text) if any(letter not in PUNCTUATION_SET for letter in word))
+            if next(islice(several, self.max_doc_words, None), None) is not None:
+                return False, "gopher_long_doc"
+        return super().filter(doc)
 
 
 def _ignore(*labels: str, value: int = 1, unit: str | None = None) -> None:

@@ -6,10 +6,9 @@ archive, not unpacked into a cache folder.
 
 from __future__ import annotations
 
-import io
 import os
 import tarfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 import xxhash
@@ -29,8 +28,8 @@ WORD_LISTS = ("banned_words", "banned_subwords", "soft_banned_words")
 class Hashes:
     """A set of texts kept as sorted 64-bit hashes: one foreign text in 10¹² is taken for a member of five million."""
 
-    def __init__(self, texts: Iterable[str]) -> None:
-        self.hashes = np.unique(np.fromiter((xxhash.xxh3_64_intdigest(text.encode()) for text in texts), np.uint64))
+    def __init__(self, texts: Iterable[bytes]) -> None:
+        self.hashes = np.sort(np.fromiter(map(xxhash.xxh3_64_intdigest, texts), np.uint64))
 
     def __contains__(self, text: str) -> bool:
         key = np.uint64(xxhash.xxh3_64_intdigest(text.encode()))
@@ -49,8 +48,8 @@ class UrlFilter(URLFilter):
         self.without_url, self._downloaded = config.without_url, False
         # The list of public suffixes that the package brings along; by default it would fetch a new one.
         self.tldextractor = TLDExtract(suffix_list_urls=(), cache_dir=None)
-        self.block_listed_domains = Hashes([*read_list(config.domains), *self._integrated("domains")])
-        self.block_listed_url = Hashes([*read_list(config.urls), *self._integrated("urls")])
+        self.block_listed_domains = Hashes(self._blocked(config.domains, "domains"))
+        self.block_listed_url = Hashes(self._blocked(config.urls, "urls"))
 
     def download_data(self) -> None:
         """Called by datatrove before the first document: the word lists it brings along."""
@@ -68,12 +67,15 @@ class UrlFilter(URLFilter):
             return True if self.without_url == "keep" else (False, "no_url")
         return super().filter(document)
 
-    def _integrated(self, name: str) -> Iterable[str]:
+    def _blocked(self, path: str | None, name: str) -> Iterator[bytes]:
+        """Entries of the user's list, then of the integrated one."""
+        for entry in read_list(path):
+            yield entry.encode()
         if not self.use_integrated_lists:
             return
         with tarfile.open(os.path.join(ASSETS_PATH, ARCHIVE), "r:gz") as archive:
             stream = archive.extractfile(name)
             assert stream is not None
-            for line in io.TextIOWrapper(stream, encoding="utf-8"):
-                if not line.startswith("#"):
+            for line in stream:
+                if not line.startswith(b"#"):
                     yield line.strip()

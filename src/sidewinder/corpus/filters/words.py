@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 import sys
 import unicodedata
+from collections.abc import Iterator
 from functools import cache
 from itertools import groupby
 
@@ -61,6 +62,10 @@ class Words(WordTokenizer):
 
     def word_tokenize(self, text: str) -> list[str]:
         return (_ASCII_WORD if text.isascii() else _word()).findall(text)
+
+    def each(self, text: str) -> Iterator[str]:
+        """The words one by one."""
+        return (match[0] for match in (_ASCII_WORD if text.isascii() else _word()).finditer(text))
 
     def sent_tokenize(self, text: str) -> list[str]:
         return [text[start:end] for start, end in self.span_tokenize(text)]
