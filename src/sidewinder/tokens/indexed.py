@@ -20,6 +20,7 @@ import hashlib
 import os
 import struct
 from array import array
+from bisect import bisect_right
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -166,8 +167,9 @@ class IndexedReader:
 
     def document_start(self, token: int) -> int:
         """First token of the document that a token lies in; tokens are counted from the file's first."""
+        # numpy's search would copy the whole array first: it does not begin at a multiple of eight bytes.
         width = self.dtype.itemsize
-        document = int(np.searchsorted(self._offsets, token * width, side="right")) - 1
+        document = bisect_right(self._offsets, token * width) - 1
         return int(self._offsets[document]) // width
 
     @property
