@@ -1,43 +1,35 @@
-"""Decompression by a file's name, fast, and with an error for every file that was cut off.
+"""Decompression by a file's name: fast, in bounded memory, and with an error for every file that was cut off.
 
-isal reads gzip three times as fast as the standard library. zstandard's own stream reader takes the end of a
-truncated file for the end of its text, so frames are followed here.
+isal reads gzip three times as fast as the standard library. Members (gzip), frames (zstd) and streams (xz, bz2) are
+followed here, because the libraries' own file objects lose, with an error, what they had decompressed before it, and
+zstandard's takes the end of a truncated file for the end of its text.
 """
 
 from __future__ import annotations
 
 import io
-from typing import Any, cast
+from collections.abc import Callable
+from typing import Any
 
 BUFFER_BYTES = 2**18
-ZSTD_BLOCK_BYTES = 2**14  # Compressed bytes taken at a time: they bound what one step can expand to.
+# Compressed bytes taken at a time. A step cannot expand to more than 1,032 times that (gzip), or 8,192 (zstd).
+BLOCK_BYTES = {".gz": 2**15, ".zst": 2**14, ".xz": 2**15, ".bz2": 2**15}
 
 
 def decompressed(stored: io.RawIOBase, name: str) -> io.BufferedReader:
     """A buffered stream of a file's content; `stored` has the bytes as they lie on disk.
 
-    Reading raises an error of the decompressor (EOFError where the file is cut off) at damage, after everything
-    before it was given out.
+    Reading raises an error of the decompressor, EOFError where the file is cut off, after everything that was
+    decompressed before it was given out.
     """
-    if name.endswith(".gz"):
-        from isal.igzip import IGzipFile
-
-        return io.BufferedReader(cast(io.RawIOBase, IGzipFile(fileobj=_buffered(stored), mode="rb")), BUFFER_BYTES)
-    if name.endswith(".zst"):
-        return io.BufferedReader(Zstandard(stored), BUFFER_BYTES)
-    if name.endswith(".xz"):
-        import lzma
-
-        return io.BufferedReader(cast(io.RawIOBase, lzma.LZMAFile(_buffered(stored))), BUFFER_BYTES)
-    if name.endswith(".bz2"):
-        import bz2
-
-        return io.BufferedReader(cast(io.RawIOBase, bz2.BZ2File(_buffered(stored))), BUFFER_BYTES)
-    return _buffered(stored)
+    suffix = f".{name.rpartition('.')[2]}"
+    if suffix not in BLOCK_BYTES:
+        return io.BufferedReader(stored, BUFFER_BYTES)
+    return io.BufferedReader(Members(stored, BLOCK_BYTES[suffix], _decompressor(suffix)), BUFFER_BYTES)
 
 
 def is_compressed(name: str) -> bool:
-    return name.endswith((".gz", ".zst", ".xz", ".bz2"))
+    return name.endswith(tuple(BLOCK_BYTES))
 
 
 def skip_rest(stream: io.BufferedReader) -> int:
@@ -48,14 +40,12 @@ def skip_rest(stream: io.BufferedReader) -> int:
     return size
 
 
-class Zstandard(io.RawIOBase):
-    """The content of one or more zstandard frames, windows of up to 128 MiB."""
+class Members(io.RawIOBase):
+    """The content of a file's compressed members, one behind the other; zeros between and behind them are padding."""
 
-    def __init__(self, stored: io.RawIOBase) -> None:
-        import zstandard
-
-        self._stored, self._decompressor = stored, zstandard.ZstdDecompressor()
-        self._frame: Any = None
+    def __init__(self, stored: io.RawIOBase, block_bytes: int, decompressor: Callable[[], Any]) -> None:
+        self._stored, self._block_bytes, self._decompressor = stored, block_bytes, decompressor
+        self._member: Any = None
         self._content, self._place = memoryview(b""), 0
 
     def readable(self) -> bool:
@@ -71,19 +61,39 @@ class Zstandard(io.RawIOBase):
         return size
 
     def _advance(self) -> bool:
-        """Decompresses the next block; False at the end. Raises EOFError where a frame is not complete."""
+        """Decompresses the next block; False at the end. Raises EOFError where a member is not complete."""
         block = b""
-        if self._frame is not None and self._frame.eof:
-            block, self._frame = self._frame.unused_data, None
-        block = block or self._stored.read(ZSTD_BLOCK_BYTES)
+        if self._member is not None and self._member.eof:
+            block, self._member = self._member.unused_data, None
+        block = block or self._stored.read(self._block_bytes) or b""
         if not block:
-            if self._frame is not None:
-                raise EOFError("the file ends within a zstandard frame")
+            if self._member is not None:
+                raise EOFError("the file ends before its compressed text does")
             return False
-        self._frame = self._frame or self._decompressor.decompressobj()
-        self._content, self._place = memoryview(self._frame.decompress(block)), 0
+        if self._member is None:
+            block = block.lstrip(b"\0")
+            if not block:
+                return True
+            self._member = self._decompressor()
+        self._content, self._place = memoryview(b""), 0  # Freed before the next one is made.
+        self._content = memoryview(self._member.decompress(block))
         return True
 
 
-def _buffered(stored: io.RawIOBase) -> io.BufferedReader:
-    return io.BufferedReader(stored, BUFFER_BYTES)
+def _decompressor(suffix: str) -> Callable[[], Any]:
+    """Makes an object that decompresses one member, and knows its end and what follows it."""
+    if suffix == ".gz":
+        from isal import isal_zlib
+
+        return lambda: isal_zlib.decompressobj(wbits=31)
+    if suffix == ".zst":
+        import zstandard
+
+        return zstandard.ZstdDecompressor().decompressobj
+    if suffix == ".xz":
+        import lzma
+
+        return lzma.LZMADecompressor
+    import bz2
+
+    return bz2.BZ2Decompressor
