@@ -19,6 +19,7 @@ from sidewinder.cluster.commands import register
 from sidewinder.config import load_study, write_schema
 from sidewinder.errors import ConfigError, SidewinderError
 from sidewinder.graph import Graph
+from sidewinder.tokens.commands import register as register_tokens
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
 
@@ -100,16 +101,6 @@ def tokenizer(config: Config = DEFAULT, log: Log = None) -> None:
 
     with _logged(log):
         train_tokenizer(Graph(load_study(config)))
-
-
-@app.command()
-def tokens(into: Into, config: Config = DEFAULT, log: Log = None) -> None:
-    """Tokenizes one shard into .bin/.idx."""
-    from sidewinder.tokens.encode import encode_shard
-
-    graph = Graph(load_study(config))
-    with _logged(log):
-        encode_shard(graph, *graph.shard_at(into))
 
 
 @app.command()
@@ -295,3 +286,4 @@ def _logged(log: Path | None) -> Iterator[None]:
 
 
 register(app, _logged)
+register_tokens(app, _logged)

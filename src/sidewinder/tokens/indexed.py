@@ -165,12 +165,18 @@ class IndexedReader:
         start, size = int(self._offsets[document]) // self.dtype.itemsize, int(self.sizes[document])
         return self.tokens[start : start + size]
 
-    def document_start(self, token: int) -> int:
-        """First token of the document that a token lies in; tokens are counted from the file's first."""
+    def document_at(self, token: int) -> int:
+        """The document that a token lies in; tokens are counted from the file's first."""
         # numpy's search would copy the whole array first: it does not begin at a multiple of eight bytes.
-        width = self.dtype.itemsize
-        document = bisect_right(self._offsets, token * width) - 1
-        return int(self._offsets[document]) // width
+        return bisect_right(self._offsets, token * self.dtype.itemsize) - 1
+
+    def start(self, document: int) -> int:
+        """First token of a document."""
+        return int(self._offsets[document]) // self.dtype.itemsize
+
+    def document_start(self, token: int) -> int:
+        """First token of the document that a token lies in."""
+        return self.start(self.document_at(token))
 
     @property
     def n_tokens(self) -> int:
