@@ -11,11 +11,10 @@ import re
 from typing import Annotated, Literal, Self
 from urllib.parse import urlsplit
 
-from pydantic import Field, model_validator
+from pydantic import Field, JsonValue, model_validator
 
 from sidewinder.config.base import Count, Strict
 
-StorageValue = str | int | float | bool | None
 SECRET = re.compile(r"secret|password|passwd|token|credential|(^|_)key$|(^|_)sas($|_)", re.IGNORECASE)
 SIGNED = re.compile(r"[?&](X-Amz-Signature|X-Goog-Signature|sig|signature|token|key)=", re.IGNORECASE)
 FROM_ENVIRONMENT = "env:"
@@ -36,7 +35,7 @@ class FilesReader(Strict):
 
     path: str
     """A folder (all files of this kind below it), a glob, or one file; local or any URL that fsspec opens."""
-    storage: dict[str, StorageValue | dict[str, StorageValue]] = Field(default_factory=dict)
+    storage: dict[str, JsonValue] = Field(default_factory=dict)
     """Options of fsspec's file system (`endpoint_url`, `anon` …). A secret is named, not written: `env:NAME`."""
     maximum_bytes: Count = 64 * 2**20
     """Larger documents (as stored, decompressed) are dropped as oversized; reading one takes some three times this."""
@@ -118,15 +117,12 @@ Reader = Annotated[
 ]
 
 
-def _secrets(storage: dict[str, StorageValue | dict[str, StorageValue]]) -> list[str]:
+def _secrets(storage: dict[str, JsonValue], prefix: str = "") -> list[str]:
     """Keys whose names say that their values are secret, unless the value is `env:NAME`."""
-    flat = [
-        (f"{key}.{name}" if name else key, name or key, item)
-        for key, value in storage.items()
-        for name, item in (value.items() if isinstance(value, dict) else [("", value)])
-    ]
-    return [
-        place
-        for place, key, value in flat
-        if isinstance(value, str) and SECRET.search(key) and not value.startswith(FROM_ENVIRONMENT)
-    ]
+    found: list[str] = []
+    for key, value in storage.items():
+        if isinstance(value, dict):
+            found += _secrets(value, f"{prefix}{key}.")
+        elif isinstance(value, str) and SECRET.search(key) and not value.startswith(FROM_ENVIRONMENT):
+            found.append(prefix + key)
+    return found

@@ -29,6 +29,7 @@ from sidewinder.record import digest
 COMPRESSED = (".gz", ".zst", ".xz", ".bz2")
 JSON_LINES = tuple(f"**/*{kind}{suffix}" for kind in (".jsonl", ".ndjson") for suffix in ("", *COMPRESSED))
 DATA_SET = (*JSON_LINES, "**/*.parquet", "**/*.arrow")
+WEB_ARCHIVES = ("**/*.warc", "**/*.warc.gz")
 SPLITS = {
     "train": {"train", "training"},
     "validation": {"validation", "valid", "dev", "val"},
@@ -70,7 +71,7 @@ def patterns(reader: FilesKind) -> tuple[str, ...]:
     if isinstance(reader, TextReader):
         return (reader.glob, *(reader.glob + suffix for suffix in COMPRESSED))
     if isinstance(reader, WarcReader):
-        return ("**/*.warc", "**/*.warc.gz") if reader.text == "html" else ("**/*.wet", "**/*.wet.gz", "**/*.warc.gz")
+        return WEB_ARCHIVES if reader.text == "html" else (*WEB_ARCHIVES, "**/*.wet", "**/*.wet.gz")
     return DATA_SET
 
 
@@ -169,7 +170,8 @@ def _nothing(reader: FilesKind, storage: Storage, folder: str, pattern: str) -> 
     if not storage.remote and not Path(folder).exists():
         return DataError(f"{folder} does not exist", remedy="mend the path in config.yaml, or put the files there")
     wanted = (pattern,) if pattern else patterns(reader)
+    lacks = "does not exist, or holds" if storage.remote else "holds"
     return DataError(
-        f"{folder} holds no file that matches {' or '.join(wanted[:2])}",
+        f"{folder} {lacks} no file that matches {' or '.join(wanted[:2])}",
         remedy="mend the path or the kind of reader in config.yaml, or put the files there",
     )

@@ -69,7 +69,10 @@ class Storage:
         try:
             fs.invalidate_cache(fs._parent(path))
             info = fs.info(path)
-        except FileNotFoundError:
+        except FileNotFoundError as error:
+            # fsspec says the same of a web server that is not there or refuses; the cause differs.
+            if path.startswith("http") and not isinstance(error.__cause__, FileNotFoundError | None):
+                raise unreachable(path, error.__cause__) from error
             return None
         except Exception as error:  # Every storage library has errors of its own.
             raise unreachable(path, error) from error
@@ -170,7 +173,7 @@ def is_remote(path: str) -> bool:
     return "://" in path and not path.startswith("file://")
 
 
-def unreachable(path: str, error: Exception) -> DataError:
+def unreachable(path: str, error: BaseException) -> DataError:
     """What a user is told when storage itself fails."""
     reason = str(error) or type(error).__name__
     if is_remote(path):
@@ -223,4 +226,5 @@ def _resolved(value: Any) -> Any:
 
 def _seconds(moment: Any) -> Any:
     """Listings give some times as datetimes and single files as numbers, or the other way round."""
-    return round(moment.timestamp(), 3) if isinstance(moment, datetime) else moment
+    moment = moment.timestamp() if isinstance(moment, datetime) else moment
+    return round(moment, 3) if isinstance(moment, float) else moment
