@@ -12,6 +12,8 @@ from sidewinder.errors import ConfigError, CorruptArtifact
 from sidewinder.graph import Graph
 from sidewinder.record import file_digest, read_record
 from sidewinder.tokenizer import load
+from sidewinder.tokenizer.memory import check_memory
+from sidewinder.tokenizer.sample import Sample
 from sidewinder.tokenizer.train import train_tokenizer
 
 GraphOf = Callable[..., Graph]
@@ -66,6 +68,7 @@ def test_facts_hold_fertility_by_source(trained: Graph) -> None:
     facts = read_record(trained.tokenizer / "record.json")["facts"]
     assert set(facts["tokens_per_byte"]) == {"english", "other", "odd", "lookup"}
     assert facts["tokens_per_byte"]["english"] < facts["tokens_per_byte"]["odd"] <= 1
+    assert set(facts["tokens_per_byte_by_language"]) == {"en"}
     assert sum(facts["sample_bytes"].values()) >= 90_000
 
 
@@ -111,6 +114,33 @@ def test_a_damaged_shard_is_named(corpus: Path, graph_of: GraphOf, tmp_path: Pat
             train_tokenizer(graph)
     finally:
         path.write_bytes(content)
+
+
+def test_a_sample_is_spread_over_the_documents(trained: Graph, graph_of: GraphOf) -> None:
+    """Not the first ones: by hash, the same for any order, and another seed takes others."""
+    texts: dict[int, list[str]] = {}
+    for seed in (1, 2):
+        sample = Sample(graph_of(sample_bytes=20_000, seed=seed))
+        sample.taken_bytes["english"] = 0
+        texts[seed] = []
+        for text in sample._texts("english", 14_000):
+            texts[seed].append(text)
+            sample.taken_bytes["english"] += len(text.encode())
+    everything = [
+        document["text"]
+        for shard in ("train-00000", "train-00001")
+        for document in read_shard(shard_path(trained.corpus("english"), shard))
+    ]
+    assert set(texts[1]) < set(everything)
+    assert set(texts[1]) != set(texts[2])
+    places = sorted(everything.index(text) for text in texts[1])
+    assert places != list(range(places[0], places[0] + len(places)))
+
+
+def test_too_little_memory_is_told_beforehand() -> None:
+    check_memory(1_000_000)
+    with pytest.raises(ConfigError, match=r"takes about [\d,.]+ GiB of memory; (.|\n)*sample_bytes to at most [\d,]+"):
+        check_memory(10**13)
 
 
 @pytest.mark.parametrize("content", [None, b"", b"no model", b"\n\x0e"])
