@@ -7,7 +7,6 @@ what is missing. A unit that cannot run is named with the reason, and the rest g
 from __future__ import annotations
 
 import json
-import math
 import shutil
 import sys
 from collections.abc import Callable
@@ -25,31 +24,18 @@ from sidewinder.evaluate.local_data import LocalData, reading
 from sidewinder.evaluate.outcome import Outcome, Score
 from sidewinder.evaluate.presets import Unit, units
 from sidewinder.evaluate.ranks import Ranks
+from sidewinder.evaluate.results import sample_of, scores_of, versions_of
 from sidewinder.evaluate.run import PARTS
 from sidewinder.evaluate.samples import write_samples
 from sidewinder.evaluate.squad import VERSION as SQUAD
 from sidewinder.evaluate.subject import Subject
-from sidewinder.record import digest, write_atomically
+from sidewinder.record import write_atomically
 
 from datasets import Dataset  # isort: skip
 from lm_eval import evaluator  # isort: skip
 from lm_eval.tasks import TaskManager  # isort: skip
 
 BOOTSTRAP_ROUNDS = 1000  # For metrics whose standard error has no formula.
-ABSENT = -1.0
-"""What RULER's tasks give for a length that a sample does not have."""
-TEMPLATE_KEYS = (
-    "description",
-    "doc_to_text",
-    "doc_to_target",
-    "doc_to_choice",
-    "gen_prefix",
-    "target_delimiter",
-    "fewshot_delimiter",
-    "fewshot_config",
-    "generation_kwargs",
-    "output_type",
-)
 
 
 @dataclass
@@ -153,13 +139,13 @@ def _part(
     else:
         loaded = loading.load_unit(manager, unit, suite, subject, data)
     lm = model(subject, unit, journal, ranks)
-    with reading(data), loading.substituted():
+    with reading(data), loading.substituted(unit.task):
         results = _evaluated(lm, loaded, suite, unit)
-    part = Part(_scores(unit, results), _versions(results))
+    part = Part(scores_of(unit, results), versions_of(results))
     part.truncated = getattr(lm, "truncated", 0)
     part.used = dict(data.used) if data else {}
     if ranks.rank == 0:
-        samples = [_sample(unit, task, sample) for task, found in results["samples"].items() for sample in found]
+        samples = [sample_of(unit, task, sample) for task, found in results["samples"].items() for sample in found]
         write_samples(kept.with_suffix(".parquet"), samples)
         write_atomically(kept, part.text())
         shutil.rmtree(parts / unit.name, ignore_errors=True)
@@ -207,91 +193,3 @@ def _cloze_task(subject: Subject, suite: Harness, folder: Path) -> dict[str, Any
         "num_fewshot": 0,
         "metadata": {"version": cloze.VERSION},
     }
-
-
-def _scores(unit: Unit, results: dict[str, Any]) -> list[Score]:
-    """lm-eval's results as ours: `acc,none` with `acc_stderr,none` becomes one score."""
-    scores: list[Score] = []
-    for task, values in results["results"].items():
-        count = int(results["n-samples"].get(task, {}).get("effective", 0) or values.get("sample_len") or 0)
-        for key, value in values.items():
-            metric, _, kept = key.partition(",")
-            if not isinstance(value, int | float) or not kept or metric.endswith("_stderr"):
-                continue
-            score = _score(unit, task, metric, kept, float(value), values.get(f"{metric}_stderr,{kept}"), count)
-            scores += [score] if score else []
-    return scores
-
-
-def _versions(results: dict[str, Any]) -> dict[str, str]:
-    """Of every task, and of its template."""
-    versions = {task: str(results["versions"].get(task)) for task in results["results"]}
-    return versions | {f"{task} template": template_version(config) for task, config in results["configs"].items()}
-
-
-def template_version(config: dict[str, Any]) -> str:
-    """Twelve digits that change when anything changes which shapes a task's prompts."""
-    return digest({key: str(config.get(key)) for key in TEMPLATE_KEYS})[:12]
-
-
-def _score(unit: Unit, task: str, metric: str, kept: str, value: float, error: Any, count: int) -> Score | None:
-    """A score, or None for a length that the unit does not have. RULER's metrics are lengths."""
-    length = unit.length_tokens
-    if metric.isdigit():
-        if int(metric) != length or value == ABSENT:
-            return None
-        metric = "score"
-    if not math.isfinite(value):
-        raise EvaluationError(
-            f"lm-eval task {task!r}: {metric} is {value}", remedy="leave the task out, or look at its samples"
-        )
-    stderr = float(error) if isinstance(error, int | float) and math.isfinite(error) else None
-    return Score(task, metric, value, stderr, count, context_tokens=length, variant=_variant(unit, kept))
-
-
-def _variant(unit: Unit, kept: str) -> str | None:
-    """The unit's own, and the filter of lm-eval's that an answer went through."""
-    return ", ".join(part for part in (unit.variant, None if kept == "none" else kept) if part) or None
-
-
-def _sample(unit: Unit, task: str, sample: dict[str, Any]) -> dict[str, Any]:
-    """A sample's question, answer, what the model gave, and its metrics."""
-    arguments = [list(pair) for pair in sample["arguments"]]
-    answers = [_plain(answer) for answer in sample["filtered_resps"]]
-    metrics = {metric: _number(unit, metric, sample[metric]) for metric in sample["metrics"]}
-    doc = sample["doc"] if isinstance(sample["doc"], dict) else {}
-    return {
-        "task": task,
-        "variant": _variant(unit, sample["filter"]),
-        "context_tokens": unit.length_tokens,
-        "sample": int(sample["doc_id"]),
-        "prompt": str(arguments[0][0]),
-        "answer": str(sample["target"]),
-        "prediction": json.dumps(answers, ensure_ascii=False) if len(answers) > 1 else str(answers[0]),
-        "metrics": {("score" if key.isdigit() else key): value for key, value in metrics.items() if value is not None},
-        "details": {
-            "continuations": [str(pair[1]) for pair in arguments if len(pair) > 1 and isinstance(pair[1], str)],
-            "prompts": [str(pair[0]) for pair in arguments] if len({str(pair[0]) for pair in arguments}) > 1 else [],
-            **{
-                key: doc[key]
-                for key in ("position", "entry", "entries", "book", "order", "prompt_tokens")
-                if key in doc
-            },
-        },
-    }
-
-
-def _number(unit: Unit, metric: str, value: Any) -> float | None:
-    """A sample's metric, where it is a number of its own."""
-    if not isinstance(value, int | float) or not math.isfinite(value):
-        return None
-    return None if metric.isdigit() and int(metric) != unit.length_tokens else float(value)
-
-
-def _plain(value: Any) -> Any:
-    """JSON-able values; numbers that JSON does not have become texts."""
-    if isinstance(value, list | tuple):
-        return [_plain(part) for part in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return str(value)
-    return value if isinstance(value, str | int | float | bool) or value is None else str(value)

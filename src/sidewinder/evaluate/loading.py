@@ -30,6 +30,7 @@ from sidewinder.evaluate.local_data import LocalData, reading
 from sidewinder.evaluate.phonebook import REVERSED, STANDARD
 from sidewinder.evaluate.presets import MMLU_FORMATS, NATURAL, PHONEBOOK, RULER, Unit
 from sidewinder.evaluate.presets import STANDARD as STANDARD_TASKS
+from sidewinder.evaluate.ruler_tasks import QA_FILES, best_reference
 from sidewinder.evaluate.subject import Subject
 
 logging.getLogger("lm_eval").setLevel(logging.ERROR)  # Its hints are about its own command line.
@@ -78,7 +79,7 @@ def load_unit(
     if unit.task not in manager.task_index:
         near = get_close_matches(unit.task, manager.task_index, n=3, cutoff=0.0)
         raise EvaluationError(f"unknown lm-eval task {unit.task!r}", remedy=f"use one of those near: {', '.join(near)}")
-    with reading(data), substituted():
+    with reading(data), substituted(unit.task):
         return named(manager, lambda: _spec(manager, unit, suite, subject, data), unit)
 
 
@@ -125,8 +126,8 @@ def _spec(manager: TaskManager, unit: Unit, suite: Harness, subject: Subject, da
     config = _config(manager, unit.task)
     metric = config["metric_list"][0] | {"metric": str(length)}
     own: dict[str, Any] = {"custom_dataset": _given(samples), "metric_list": [metric, metric | {"metric": "4096"}]}
-    if unit.task in ruler.QA_FILES:
-        own["process_results"] = ruler.best_reference
+    if unit.task in QA_FILES:
+        own["process_results"] = best_reference
     return config | own
 
 
@@ -142,14 +143,16 @@ def _given(samples: list[dict[str, Any]]) -> Any:
 
 
 @contextmanager
-def substituted() -> Iterator[None]:
+def substituted(task: str) -> Iterator[None]:
     """Stands in for what lm-eval's SCROLLS and SQuAD tasks would download, or import from where it no longer is."""
-    _transformers_metrics()
-    scrolls, squadv2 = _module("scrolls/task.py"), _module("squadv2/task.py")
-    scrolls._download_metric = lambda: squad.__name__
-    scrolls.load = lambda path, config_name=None: squad.ScrollsMetric()
-    scrolls.load_dataset = _load_dataset
-    squadv2._squad_metric = squad.squad_v2
+    if task.startswith("scrolls"):
+        _transformers_metrics()
+        scrolls = _module("scrolls/task.py")
+        scrolls._download_metric = lambda: squad.__name__
+        scrolls.load = lambda path, config_name=None: squad.ScrollsMetric()
+        scrolls.load_dataset = _load_dataset
+    if task == "squadv2":
+        _module("squadv2/task.py")._squad_metric = squad.squad_v2
     yield
 
 

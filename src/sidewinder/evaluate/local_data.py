@@ -18,11 +18,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
+
 from sidewinder.errors import EvaluationError
 from sidewinder.record import file_digest
 
 MANIFEST = "manifest.json"
 DEFAULT = "default"
+LARGE_BYTES = 64 * 2**20
 ZIPPED = re.compile(r"zip://[^:]*::https://huggingface\.co/datasets/(?P<path>.+)/resolve/[^/]+/(?P<name>[^/]+)\.zip")
 
 
@@ -36,27 +39,33 @@ class LocalData:
 
     folder: Path
     used: dict[str, str] = field(default_factory=dict)
+    _kept: dict[Path, Any] = field(default_factory=dict)
 
     def load(self, path: str, name: str | None = None, split: str | None = None) -> Any:
         """A data set of the hub: all splits, or one. Raises MissingData that names folder and remedy."""
-        from datasets import Dataset, DatasetDict
-
         place = self.folder / path / (name or DEFAULT)
+        if place not in self._kept:
+            self._kept[place] = self._read(place, f"data set {path}" + (f" ({name})" if name else ""))
+        found = self._kept[place]
+        if split is None:
+            return found.copy()
+        if split not in found:
+            raise self.missing(place / f"{split}.parquet", f"split {split} of data set {path}")
+        return found[split]
+
+    def _read(self, place: Path, what: str) -> Any:
+        from datasets import DatasetDict
+
         files = sorted(place.glob("*.parquet"))
         if not files:
-            raise self.missing(place, f"data set {path}" + (f" ({name})" if name else ""))
-        self._note(f"{path}/{name or DEFAULT}", files)
+            raise self.missing(place, what)
+        self._note(place.relative_to(self.folder).as_posix(), files)
         try:
-            found = DatasetDict({file.stem: Dataset.from_parquet(str(file), keep_in_memory=True) for file in files})
+            return DatasetDict({file.stem: _dataset(file) for file in files})
         except Exception as error:  # pyarrow and datasets raise errors of many kinds for a damaged file.
             raise EvaluationError(
                 f"cannot read {place}: {type(error).__name__}: {error}", remedy="fetch the data set again"
             ) from error
-        if split is None:
-            return found
-        if split not in found:
-            raise self.missing(place / f"{split}.parquet", f"split {split} of data set {path}")
-        return found[split]
 
     def json(self, name: str) -> Any:
         """The content of a JSON file below the folder."""
@@ -88,6 +97,16 @@ class LocalData:
     def _manifest(self) -> dict[str, Any]:
         path = self.folder / MANIFEST
         return json.loads(path.read_text())["datasets"] if path.is_file() else {}
+
+
+def _dataset(file: Path) -> Any:
+    """One split, with the column types that were written into the file. Large ones stay on the disk."""
+    from datasets import Dataset
+    from datasets.table import InMemoryTable
+
+    if file.stat().st_size > LARGE_BYTES:
+        return Dataset.from_parquet(str(file))
+    return Dataset(InMemoryTable(pq.read_table(file)))  # Many times faster than from_parquet, which copies first.
 
 
 @contextmanager

@@ -1,6 +1,7 @@
 """Which tasks, shots and lengths a harness suite stands for: presets, and the units that are run one after another.
 
-Shots are the paper's; where it tells none (Natural Questions, SQuAD 2), 0 and 5 are both run. Every metric that lm-eval
+Shots are the paper's; where it tells none, 0 and 5 are both run (Natural Questions), or 0 alone where lm-eval's task
+cannot take examples (SQuAD 2). Every metric that lm-eval
 knows for a task is reported, so that no choice between plain and normalised accuracy is hidden.
 """
 
@@ -24,7 +25,7 @@ STANDARD: dict[str, tuple[int, ...]] = {
     "pubmedqa": ZERO,
     "race": ZERO,
     "nq_open": BOTH,
-    "squadv2": BOTH,
+    "squadv2": ZERO,
 }
 MMLU_FORMATS = {"mmlu": BOTH, "sidewinder_mmlu_choice": BOTH, "mmlu_continuation": BOTH}
 NATURAL = (

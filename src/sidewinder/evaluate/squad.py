@@ -76,3 +76,13 @@ class ScrollsMetric:
     def compute(self, predictions: Sequence[str], references: Sequence[Sequence[str]]) -> dict[str, float]:
         pairs = zip(predictions, references, strict=True)
         return {"f1": _percent([max(word_f1(prediction, gold) for gold in own) for prediction, own in pairs])}
+
+
+def own_score(metric: str, value: Any) -> float | None:
+    """One sample's part of a score that lm-eval computes from (prediction, reference) pairs; None where it has none."""
+    prediction, reference = value
+    if isinstance(prediction, dict):
+        return squad_v2([prediction], [reference]).get(metric) if not metric.startswith("best") else None
+    if isinstance(prediction, str) and metric == "f1":
+        return ScrollsMetric().compute([prediction], [reference])["f1"]
+    return None
