@@ -9,7 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 SHADES = ("on grey23", "on grey35")  # Neighbouring tokens differ, so that their borders show.
-SPENT_COLUMNS = 48  # Of a line, on the numbers of a document.
+SPENT_COLUMNS = 50  # Of a line, on the numbers of a document.
 MEANINGS = {True: "as recorded", None: "nothing recorded", False: "differs"}
 
 
@@ -36,14 +36,16 @@ def _shards(shards: list[dict[str, Any]]) -> Table:
 
 
 def _show_documents(documents: list[dict[str, Any]], console: Console) -> None:
-    table = Table(box=None, show_edge=False)
+    table = Table("shard", box=None, show_edge=False)
     for head in ("document", "position", "tokens"):
         table.add_column(head, justify="right")
     table.add_column("begins", no_wrap=True)
     for row in documents:
         begins = Text(_visible(row["text"]) if "text" in row else " ".join(map(str, row["ids"])))
-        begins.truncate(max(20, console.width - SPENT_COLUMNS), overflow="ellipsis")
-        table.add_row(f"{row['document']:,}", f"{row['position_in_shard']:,}", f"{row['tokens']:,}", begins)
+        begins.truncate(max(20, console.width - SPENT_COLUMNS - len(row["shard"])), overflow="ellipsis")
+        table.add_row(
+            row["shard"], f"{row['document']:,}", f"{row['position_in_shard']:,}", f"{row['tokens']:,}", begins
+        )
     console.print(table)
 
 
