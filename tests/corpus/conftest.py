@@ -37,7 +37,7 @@ def graph_of(tmp_path: Path) -> Callable[..., Graph]:
     """A study with one source, `text`, read by the reader given."""
 
     def make(reader: dict[str, Any], *, results: str = "results", **settings: Any) -> Graph:
-        study = {name: settings.pop(name) for name in ("heldout_share", "lookup") if name in settings}
+        study = {name: settings.pop(name) for name in ("heldout_share", "lookup", "decontaminate") if name in settings}
         values = {
             "study": "test",
             "results": str(tmp_path / results),

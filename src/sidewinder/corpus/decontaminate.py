@@ -13,8 +13,6 @@ Shapes: W words of a document, T n-grams of the evaluation texts of one length, 
 
 from __future__ import annotations
 
-import gzip
-import io
 import re
 from collections import defaultdict
 from collections.abc import Iterator
@@ -29,6 +27,7 @@ from datatrove.data import Document
 from sidewinder.config.filters import Decontaminate
 from sidewinder.corpus.filters.block import Block, Counts, Decision, encoded
 from sidewinder.corpus.filters.words import unspaced_apart
+from sidewinder.corpus.read.compressed import decompressed
 from sidewinder.errors import DataError
 
 TABLE_BITS = 22  # A document's n-grams are first looked up in a table of bits; few come through by chance.
@@ -58,7 +57,7 @@ def evaluation_texts(path: Path, keys: list[str] | None) -> Iterator[str]:
     kind = path.name.removesuffix(".gz").removesuffix(".zst")
     line = 0
     try:
-        with _opened(path) as stream:
+        with path.open("rb", buffering=0) as stored, decompressed(stored, path.name) as stream:
             if not kind.endswith((".jsonl", ".json")):
                 yield from re.split(r"\n\s*\n", stream.read().decode())
                 return
@@ -66,21 +65,11 @@ def evaluation_texts(path: Path, keys: list[str] | None) -> Iterator[str]:
                 line += 1
                 if content.strip():
                     yield from _strings(orjson.loads(content), keys, keys is None)
-    except (OSError, EOFError, ValueError) as error:
+    except Exception as error:  # Every decompressor has errors of its own.
         raise DataError(
             f"decontaminate.files: cannot read {path}{f', line {line}' if line else ''}: {error}",
             remedy="one JSON value a line in .jsonl (.gz, .zst), else UTF-8 text; mend the file or take it out",
         ) from error
-
-
-def _opened(path: Path) -> Any:
-    if path.suffix == ".gz":
-        return gzip.open(path)
-    if path.suffix == ".zst":
-        import zstandard
-
-        return io.BufferedReader(zstandard.open(path, "rb"))
-    return path.open("rb")
 
 
 def _strings(value: Any, keys: list[str] | None, wanted: bool) -> Iterator[str]:

@@ -12,7 +12,9 @@ from sidewinder.config import filters
 from sidewinder.config.corpus import Source
 from sidewinder.config.study import Study
 from sidewinder.corpus.filters.chain import named_files
+from sidewinder.corpus.filters.labels import model_labels
 from sidewinder.corpus.filters.lists import read_list
+from sidewinder.errors import DataError
 
 URL_PACKAGES = {"tldextract": "tldextract", "ahocorasick": "pyahocorasick", "fasteners": "fasteners"}
 
@@ -64,16 +66,12 @@ def _model_mistakes(key: str, config: filters.Language) -> Iterator[str]:
         yield _mistake(
             f"{key}.model", "reading the model needs a package", config.model, "pip install fasttext-predict"
         )
-        return
-    from sidewinder.corpus.filters.steps import load_fasttext
-
     try:
-        found, _ = load_fasttext(config.model).predict("a", k=-1)
-    except ValueError as error:
-        remedy = "name a fastText model (.bin or .ftz) that classifies languages"
-        yield _mistake(f"{key}.model", f"not a model: {error}", config.model, remedy)
+        labels = model_labels(Path(config.model))
+    except DataError as error:
+        what, _, remedy = str(error).partition("\n  remedy: ")
+        yield _mistake(f"{key}.model", what, config.model, remedy)
         return
-    labels = sorted(label.removeprefix("__label__") for label in found)
     for language in config.languages:
         if language not in labels:
             near = get_close_matches(language, labels, n=3, cutoff=0.0)
