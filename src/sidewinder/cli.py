@@ -18,6 +18,7 @@ import typer
 from sidewinder.cluster.commands import register
 from sidewinder.config import load_study, write_schema
 from sidewinder.errors import ConfigError, SidewinderError
+from sidewinder.evaluate.commands import register as register_evaluation
 from sidewinder.graph import Graph
 from sidewinder.tokens.commands import register as register_tokens
 
@@ -286,4 +287,5 @@ def _logged(log: Path | None) -> Iterator[None]:
 
 
 register(app, _logged)
+register_evaluation(app)
 register_tokens(app, _logged)

@@ -232,6 +232,12 @@ class Graph:
         mark = fingerprint(self.study.suites[suite].model_dump())
         return stage.folder / "eval" / f"{suite}-{mark}"
 
+    @property
+    def data_manifest(self) -> list[Path]:
+        """What tells which data sets of evaluation tasks are at hand, where there is a folder of them."""
+        path = Path(self.study.data or "") / "manifest.json"
+        return [path] if self.study.data and path.is_file() else []
+
     def export(self, stage: Stage) -> Path:
         return stage.folder / "export"
 

@@ -13,6 +13,7 @@ from sidewinder.catalog.corpus import corpus_rows
 from sidewinder.catalog.metrics import ingest_metrics
 from sidewinder.catalog.rows import Row, Rows, job_rows, lineage_rows
 from sidewinder.catalog.runs import export_rows, run_rows, score_rows
+from sidewinder.catalog.samples import view_samples
 from sidewinder.catalog.survey import Survey, survey
 from sidewinder.record import digest
 
@@ -42,6 +43,7 @@ def ingest(
     ):
         _insert_all(connection, rows)
     ingest_metrics(connection, found)
+    view_samples(connection, found.records, found)
     _insert_all(connection, {"warnings": [{"path": path, "message": text} for path, text in found.warnings]})
     connection.execute(resources.files(__package__).joinpath("views.sql").read_text())
     return found.warnings

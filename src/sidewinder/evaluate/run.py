@@ -17,7 +17,7 @@ from sidewinder.evaluate.samples import count_samples, write_samples
 from sidewinder.evaluate.subject import Subject
 from sidewinder.graph import Graph, Stage
 from sidewinder.model.checkpoint import load_model
-from sidewinder.record import RECORD, Artifact, Job, check, outputs_of, write_atomically
+from sidewinder.record import RECORD, Artifact, Job, artifact, check, outputs_of, write_atomically
 from sidewinder.tokenizer import load
 from sidewinder.train.device import prepare_torch
 
@@ -90,6 +90,8 @@ def _inputs(graph: Graph, stage: Stage, settings: Suite) -> list[Artifact]:
     made = outputs_of(stage.record)
     inputs = [entry for entry in made if entry.role in ("checkpoint", "model_config")]
     inputs += outputs_of(graph.tokenizer / RECORD)
+    if isinstance(settings, Harness):
+        inputs += [artifact("data", path) for path in graph.data_manifest]
     return inputs + (heldout_of(graph).artifacts if reads_text(settings) else [])
 
 

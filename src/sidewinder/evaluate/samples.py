@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain, islice
 from pathlib import Path
@@ -38,8 +39,8 @@ def write_samples(path: Path, samples: Iterable[dict[str, Any]], parts: Sequence
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     with pq.ParquetWriter(part, SCHEMA, compression="zstd") as writer:
-        counted = enumerate(samples)
-        while rows := [_row(place, sample) for place, sample in islice(counted, ROWS)]:
+        numbered = _numbered(samples)
+        while rows := [_row(place, sample) for place, sample in islice(numbered, ROWS)]:
             writer.write_table(pa.Table.from_pylist(rows, schema=SCHEMA))
         for batch in chain.from_iterable(_batches(file) for file in parts):
             writer.write_batch(batch)
@@ -54,6 +55,15 @@ def read_samples(path: Path) -> list[dict[str, Any]]:
 
 def count_samples(path: Path) -> int:
     return int(pq.read_metadata(path).num_rows)
+
+
+def _numbered(samples: Iterable[dict[str, Any]]) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Each sample with its place among those of its task, variant and length."""
+    counts: Counter[tuple[Any, ...]] = Counter()
+    for sample in samples:
+        key = tuple(sample.get(name) for name in ("task", "variant", "context_tokens"))
+        yield counts[key], sample
+        counts[key] += 1
 
 
 def _batches(path: Path) -> Iterator[pa.RecordBatch]:
