@@ -1,17 +1,16 @@
-# Read, clean, deduplicate and split one source.
+# Read, clean and split one shard of a source.
 
 
 rule corpus:
     input:
-        lambda wildcards: graph.source_files(Path(study.results) / "corpus" / wildcards.source),
+        lambda wildcards: graph.files_of(Path(study.results) / "corpus" / wildcards.source / wildcards.shard),
     output:
-        "<results>/corpus/{source}/record.json",
+        "<results>/corpus/{source}/{shard}/record.json",
     log:
-        "<results>/logs/corpus-{source}.log",
+        "<results>/logs/corpus-{source}-{shard}.log",
     conda:
         "../envs/cpu.yaml"
-    threads: 1
     params:
         study=graph.resolved,
     shell:
-        "sidewinder corpus --config {params.study} --into $(dirname {output}) --workers {threads} --log {log}"
+        "sidewinder corpus --config {params.study} --into $(dirname {output}) --log {log}"

@@ -86,13 +86,23 @@ def models(
 
 
 @app.command()
-def corpus(into: Into, config: Config = DEFAULT, workers: int = 1, log: Log = None) -> None:
-    """Reads, cleans, deduplicates and splits one source."""
-    from sidewinder.corpus.build import build_source
+def corpus(into: Into, config: Config = DEFAULT, log: Log = None) -> None:
+    """Reads, cleans and splits one shard of a source."""
+    from sidewinder.corpus.shard import build_shard
 
     graph = Graph(load_study(config))
     with _logged(log):
-        build_source(graph, graph.source_at(into), workers)
+        build_shard(graph, *graph.corpus_at(into))
+
+
+@app.command()
+def deduplicate(into: Into, config: Config = DEFAULT, workers: int = 1, log: Log = None) -> None:
+    """Finds duplicates among all shards of a source, gathers what is held out, and adds up the counts."""
+    from sidewinder.corpus.deduplicate import deduplicate_source
+
+    graph = Graph(load_study(config))
+    with _logged(log):
+        deduplicate_source(graph, graph.source_at(into), workers)
 
 
 @app.command()

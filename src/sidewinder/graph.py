@@ -4,7 +4,8 @@ Every folder is named for people and ends in the first digits of a fingerprint o
 content, upstream included. So a changed setting makes new folders for what it affects and nothing else, and the old
 results stay where they were.
 
-    results/corpus/english-1f3a5b7c/            train-00000.jsonl.gz  heldout-00000.jsonl.gz
+    results/corpus/english-1f3a5b7c/train-00000/    text.jsonl.zst  heldout.jsonl.zst  keys.npy
+                                    heldout-00000.jsonl.zst  duplicates/
     results/tokenizer/bpe-2048-9d2e4f60/        tokenizer.model
     results/tokens/english-5c7d9e01/train-00000/    tokens.bin  tokens.idx
     results/tokens/blend-77aa88bb/              blend.json
@@ -23,7 +24,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
 
-from sidewinder.config.corpus import PackagesReader, Reader, TextReader
+from sidewinder.config.corpus import PackagesReader
 from sidewinder.config.model import ModelConfig, Rope
 from sidewinder.config.study import LOOKUP, Study
 from sidewinder.config.training import WITHOUT_EFFECT, Training
@@ -31,9 +32,8 @@ from sidewinder.errors import ConfigError
 from sidewinder.record import RECORD, digest
 
 Thing = TypeVar("Thing")
-PATTERNS = {"jsonl": ("**/*.jsonl", "**/*.jsonl.gz", "**/*.jsonl.zst"), "parquet": ("**/*.parquet",)}
-
-FORMAT = 1  # Raised when the meaning of a stage's output changes, so that old results are not taken for new ones.
+HELDOUT = "heldout-00000"  # The shard of a source's held-out documents.
+FORMAT = 2  # Raised when the meaning of a stage's output changes, so that old results are not taken for new ones.
 
 
 def fingerprint(*parts: Any) -> str:
@@ -96,16 +96,24 @@ class Graph:
             if name == LOOKUP:
                 configs[name] = {"lookup": study.lookup.model_dump(exclude={"share"})}
             else:
-                configs[name] = {"source": study.sources[name].model_dump(), "heldout_share": study.heldout_share}
+                configs[name] = {
+                    "source": study.sources[name].model_dump(),
+                    "heldout_share": study.heldout_share,
+                    "decontaminate": study.decontaminate.model_dump() if study.decontaminate else None,
+                }
         return configs
 
     def corpus(self, source: str) -> Path:
         return self.results / "corpus" / f"{source}-{fingerprint(self.source_configs[source])}"
 
-    def shards(self, source: str) -> list[str]:
-        """Shard names of a source: training shards, and one of held-out documents."""
+    def corpus_shards(self, source: str) -> list[str]:
+        """Training shards of a source: parts that are read, cleaned and tokenized by jobs of their own."""
         count = 1 if source == LOOKUP else self.study.sources[source].shards
-        return [f"train-{shard:05d}" for shard in range(count)] + ["heldout-00000"]
+        return [f"train-{shard:05d}" for shard in range(count)]
+
+    def shards(self, source: str) -> list[str]:
+        """All tokenized shards of a source: for training, and the one of held-out documents."""
+        return [*self.corpus_shards(source), HELDOUT]
 
     @cached_property
     def tokenizer_config(self) -> dict[str, Any]:
@@ -166,10 +174,23 @@ class Graph:
 
     # What the workflow asks of a folder: the files that a job there reads
 
-    def source_files(self, folder: Path) -> list[Path]:
-        """Local files that a source reads; none for installed packages and look-ups."""
-        source = self.source_at(folder)
-        return [] if source == LOOKUP else local_files(self.study.sources[source].reader)
+    def files_of(self, folder: Path) -> list[str]:
+        """Local files that the corpus job at a folder reads; none for installed packages and look-ups."""
+        from sidewinder.corpus.pieces import divide
+        from sidewinder.corpus.storage import is_remote
+
+        source, shard = self.corpus_at(folder)
+        if source == LOOKUP:
+            return []
+        config = self.study.sources[source]
+        if isinstance(config.reader, PackagesReader) or is_remote(config.reader.path):
+            return []
+        pieces = divide(config.reader, config.shards)[int(shard.removeprefix("train-"))]
+        return [piece.path for piece in pieces]
+
+    def corpus_records(self, folder: Path) -> list[Path]:
+        """Records of all shards of the source at a folder."""
+        return [folder / shard / RECORD for shard in self.corpus_shards(self.source_at(folder))]
 
     def corpus_of(self, folder: Path) -> Path:
         return self.corpus(self.shard_at(folder)[0]) / RECORD
@@ -192,6 +213,10 @@ class Graph:
     def source_at(self, folder: Path) -> str:
         return _find(folder, self._sources)
 
+    def corpus_at(self, folder: Path) -> tuple[str, str]:
+        """(source, shard) of a shard's corpus folder."""
+        return _find(folder, self._corpus_shards)
+
     def shard_at(self, folder: Path) -> tuple[str, str]:
         """(source, shard) of a tokens folder."""
         return _find(folder, self._shards)
@@ -209,6 +234,14 @@ class Graph:
     @cached_property
     def _sources(self) -> dict[Path, str]:
         return {self.corpus(source): source for source in self.source_configs}
+
+    @cached_property
+    def _corpus_shards(self) -> dict[Path, tuple[str, str]]:
+        return {
+            self.corpus(source) / shard: (source, shard)
+            for source in self.source_configs
+            for shard in self.corpus_shards(source)
+        }
 
     @cached_property
     def _shards(self) -> dict[Path, tuple[str, str]]:
@@ -252,7 +285,8 @@ class Graph:
     @property
     def records(self) -> list[Path]:
         """Records of everything that the study asks for; the catalog is built from them."""
-        folders = [self.corpus(source) for source in self.source_configs]
+        folders = list(self._corpus_shards)
+        folders += [self.corpus(source) for source in self.source_configs]
         folders += [self.tokenizer, self.blend]
         folders += [self.tokens(source, shard) for source in self.source_configs for shard in self.shards(source)]
         for stage in self.stages:
@@ -260,17 +294,6 @@ class Graph:
             folders += [self.evaluation(stage, suite) for suite in self.study.evaluate]
             folders += [self.export(stage)] if self.study.export else []
         return [folder / RECORD for folder in folders]
-
-
-def local_files(reader: Reader) -> list[Path]:
-    """Files that a reader names, sorted; the single file where its path is one."""
-    if isinstance(reader, PackagesReader):
-        return []
-    path = Path(reader.path)
-    if path.is_file():
-        return [path]
-    patterns = (reader.glob,) if isinstance(reader, TextReader) else PATTERNS[reader.kind]
-    return sorted({file for pattern in patterns for file in path.glob(pattern) if file.is_file()})
 
 
 def _find(folder: Path, places: dict[Path, Thing]) -> Thing:

@@ -14,6 +14,7 @@ from sidewinder.config.load import parse_study
 from sidewinder.graph import Graph, Stage
 from sidewinder.record import RECORD, Artifact, Job, outputs_of
 
+SHARD = "train-00000"
 PACKAGE = Artifact("package", "somepackage==1.2", "ab" * 32, 9000)
 LOSSES = {"plain": [4.0, 3.0, 2.5, 2.25], "mixed": [4.0, 2.75, 2.25, 2.0]}
 EXTENSION_LOSSES = [2.125, 1.875]
@@ -85,21 +86,40 @@ def fill(graph: Graph) -> None:
 def fill_text(graph: Graph) -> None:
     """Corpus, tokenizer, tokens and blend."""
     folder = graph.corpus("english")
-    with Job(folder, "corpus", "english", graph.source_configs["english"], [PACKAGE]) as job:
+    with Job(folder / SHARD, "corpus", f"english/{SHARD}", {"shard": SHARD}, [PACKAGE]) as job:
         if not job.finished:
-            for shard in graph.shards("english"):
-                job.output(shard.split("-")[0], write(folder / f"{shard}.jsonl.gz", f"text of {shard}"))
+            job.output("text", write(folder / SHARD / "text.jsonl.zst", "text for training"))
+            job.output("heldout", write(folder / SHARD / "heldout.jsonl.zst", "text to hold out"))
+    inputs = outputs(folder / SHARD, "heldout")
+    with Job(folder, "deduplicate", "english", graph.source_configs["english"], inputs) as job:
+        if not job.finished:
+            job.output("heldout", write(folder / "heldout-00000.jsonl.zst", "text held out"))
+            job.output("summary", write(folder / "summary.json", "{}"))
             job.facts |= {
                 "steps": [
-                    {"step": "read", "documents_in": 12, "documents_out": 11, "bytes_in": 1300, "bytes_out": 1250},
-                    {"step": "length", "documents_in": 11, "documents_out": 9, "bytes_in": 1250, "bytes_out": 1150},
+                    {
+                        "block": "read",
+                        "documents_in": 12,
+                        "documents_out": 11,
+                        "bytes_in": 1300,
+                        "bytes_out": 1250,
+                        "dropped": {"unreadable": {"documents": 1, "bytes": 50, "samples": []}},
+                    },
+                    {
+                        "block": "length",
+                        "documents_in": 11,
+                        "documents_out": 9,
+                        "bytes_in": 1250,
+                        "bytes_out": 1150,
+                        "dropped": {"short": {"documents": 2, "bytes": 100, "samples": [{"id": "a", "text": "Hm."}]}},
+                    },
                 ],
                 "train_documents": 8,
                 "train_bytes": 1000,
                 "heldout_documents": 1,
                 "heldout_bytes": 150,
             }
-    inputs = outputs(graph.corpus("english"), "train")
+    inputs = outputs(folder / SHARD, "text") + outputs(folder, "summary")
     with Job(graph.tokenizer, "tokenizer", graph.tokenizer.name, graph.tokenizer_config, inputs) as job:
         if not job.finished:
             job.output("tokenizer", write(graph.tokenizer / "tokenizer.model", "pieces"))
@@ -111,7 +131,8 @@ def fill_text(graph: Graph) -> None:
 
 def _encode(graph: Graph, shard: str, tokens: int) -> None:
     folder = graph.tokens("english", shard)
-    text = [entry for entry in outputs(graph.corpus("english")) if shard in entry.path]
+    source = graph.corpus("english")
+    text = outputs(source / SHARD, "text") if shard == SHARD else outputs(source, "heldout")
     with Job(folder, "tokens", f"english/{shard}", {"shard": shard}, text + outputs(graph.tokenizer)) as job:
         if not job.finished:
             job.output("bin", write(folder / "tokens.bin", f"bin of {shard}"))

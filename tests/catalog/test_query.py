@@ -41,9 +41,10 @@ def test_lineage_of_a_score_is_exactly_its_chain(built: Graph) -> None:
         built.blend / "blend.json",
         *(folder / name for folder in tokens for name in ("tokens.bin", "tokens.idx")),
         built.tokenizer / "tokenizer.model",
-        *(corpus / f"{shard}.jsonl.gz" for shard in built.shards("english")),
+        *(corpus / name for name in ("heldout-00000.jsonl.zst", "summary.json")),
+        *(corpus / "train-00000" / name for name in ("text.jsonl.zst", "heldout.jsonl.zst")),
     ]
-    expected = {("job", job.relative_to(built.results).as_posix()) for job in [*jobs, corpus]}
+    expected = {("job", job.relative_to(built.results).as_posix()) for job in [*jobs, corpus, corpus / "train-00000"]}
     expected |= {("artifact", str(path)) for path in files} | {("artifact", "somepackage==1.2")}
     table = query(built.results, "lineage", {"of": "mixed-s1/extend-128/phonebook"})
     found = table.records()

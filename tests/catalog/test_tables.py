@@ -29,9 +29,11 @@ def test_number_of_rows(built: Graph) -> None:
         "exports": 3,
         "sources": 1,
         "filters": 2,
+        "dropped": 2,
+        "dropped_samples": 1,
         "shards": 2,
         "blends": 1,
-        "jobs": 5 + 3 + 6 + 3,
+        "jobs": 6 + 3 + 6 + 3,
         "environments": 1,
         "events": 6,
         # 4 + 4 + 2 steps, each with loss, learning rate, speed, step time and memory
@@ -162,6 +164,7 @@ def test_jobs_say_what_ran(built: Graph) -> None:
     assert dict(kinds) == {
         "blend": 1,
         "corpus": 1,
+        "deduplicate": 1,
         "evaluate": 6,
         "export": 3,
         "extend": 1,

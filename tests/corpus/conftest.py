@@ -28,10 +28,6 @@ def write_jsonl(path: Path, lines: Iterable[bytes | dict[str, Any]]) -> Path:
     return path
 
 
-def documents(path: Path) -> list[dict[str, str]]:
-    return [json.loads(line) for line in gzip.open(path)]
-
-
 @pytest.fixture
 def graph_of(tmp_path: Path) -> Callable[..., Graph]:
     """A study with one source, `text`, read by the reader given."""

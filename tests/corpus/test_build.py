@@ -1,27 +1,29 @@
-"""Building a source: what is kept, what is dropped and counted, and that nothing depends on how it was run."""
+"""Building a source: what is kept, what is dropped and counted, and what it does not depend on."""
 
-import gzip
-import itertools
 import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
+import numpy as np
 import pytest
-from tests.corpus.conftest import documents, sentence, write_jsonl
+import zstandard
+from tests.corpus.conftest import sentence, write_jsonl
 
 from sidewinder.corpus.build import build_source
-from sidewinder.errors import DataError
-from sidewinder.graph import Graph
+from sidewinder.corpus.deduplicate import deduplicate_source
+from sidewinder.corpus.pieces import forget
+from sidewinder.corpus.shard import build_shard
+from sidewinder.corpus.shards import documents
+from sidewinder.errors import CorruptArtifact, DataError
+from sidewinder.graph import HELDOUT, Graph
 from sidewinder.record import read_record
 
 GraphOf = Callable[..., Graph]
 
 
-def texts_of(graph: Graph, shard: str, source: str = "text") -> list[str]:
-    return [document["text"] for document in documents(graph.corpus(source) / f"{shard}.jsonl.gz")]
+def texts_of(graph: Graph, shard: str) -> list[str]:
+    return [document["text"] for document in documents(graph, "text", shard)]
 
 
 def all_texts(graph: Graph) -> list[str]:
@@ -32,8 +34,8 @@ def facts_of(graph: Graph) -> dict[str, Any]:
     return read_record(graph.corpus("text") / "record.json")["facts"]
 
 
-def digests_of(graph: Graph) -> list[str]:
-    return [entry["sha256"] for entry in read_record(graph.corpus("text") / "record.json")["outputs"]]
+def digests_of(folder: Path) -> list[str]:
+    return [entry["sha256"] for entry in read_record(folder / "record.json")["outputs"]]
 
 
 def many(folder: Path, files: int = 5, lines: int = 60) -> None:
@@ -42,236 +44,204 @@ def many(folder: Path, files: int = 5, lines: int = 60) -> None:
         write_jsonl(folder / f"part-{file}.jsonl", rows)
 
 
-def test_same_files_for_one_and_two_workers_and_again(tmp_path: Path, graph_of: GraphOf) -> None:
-    many(tmp_path / "data")
-    reader = {"kind": "jsonl", "path": str(tmp_path / "data")}
-    graphs = [graph_of(reader, results=f"results-{workers}", shards=2) for workers in (1, 2)]
-    for workers, graph in enumerate(graphs, start=1):
-        build_source(graph, "text", workers)
-    assert digests_of(graphs[0]) == digests_of(graphs[1])
-    record = graphs[0].corpus("text") / "record.json"
-    before = record.read_text()
-    build_source(graphs[0], "text", 2)
-    assert record.read_text() == before
-    assert not list(graphs[0].corpus("text").glob(".scratch*"))
-
-
-def test_bad_lines_are_counted_and_named_and_the_rest_is_read(
-    tmp_path: Path, graph_of: GraphOf, capsys: pytest.CaptureFixture[str]
-) -> None:
-    good = [{"text": sentence(number)} for number in range(100)]
-    lines: list[Any] = [*good[:40], b'{"text": "caf\xe9 ' + b"x" * 200 + b'"}', *good[40:80], b'{"text": "cut off']
-    lines += [{"body": "no text here"}, b"[1, 2]", b"", {"text": 7}, b'{"text": "\\ud800 lone surrogate"}', *good[80:]]
-    write_jsonl(tmp_path / "data" / "a.jsonl.gz", lines)
-    graph = graph_of({"kind": "jsonl", "path": str(tmp_path / "data")})
-    build_source(graph, "text", 1)
-    assert sorted(all_texts(graph)) == sorted(line["text"] for line in good)
-    facts = facts_of(graph)
-    assert facts["bad_documents"] == 6
-    assert [entry.split(":")[:2] for entry in facts["first_bad"]][:2] == [["a.jsonl.gz", "41"], ["a.jsonl.gz", "82"]]
-    printed = capsys.readouterr().err
-    assert "6 unreadable lines" in printed
-    assert "a.jsonl.gz:41" in printed
-
-
-def test_counts_add_up(tmp_path: Path, graph_of: GraphOf) -> None:
+def test_no_step_loses_a_document_unseen(tmp_path: Path, graph_of: GraphOf) -> None:
     rows: list[Any] = [{"text": sentence(number)} for number in range(50)]
     rows += [{"text": sentence(number)} for number in range(20)] + [{"text": "short"}] * 7 + [b"{"] * 3
     rows += [{"text": f"\u2581{sentence(number)}"} for number in range(4)]
+    rows += [{"text": f"advertisement {sentence(number)}"} for number in range(60, 65)]
     write_jsonl(tmp_path / "data" / "a.jsonl", rows)
-    graph = graph_of({"kind": "jsonl", "path": str(tmp_path / "data")})
-    build_source(graph, "text", 1)
+    reader = {"kind": "jsonl", "path": str(tmp_path / "data")}
+    graph = graph_of(reader, shards=3, filters=[{"kind": "regex", "pattern": "^advertisement"}])
+    build_source(graph, "text")
     facts = facts_of(graph)
-    flow = [(step["step"], step["documents_in"], step["documents_out"]) for step in facts["steps"]]
+    flow = [(step["block"], step["documents_in"], step["documents_out"]) for step in facts["steps"]]
     assert flow == [
-        ("read", 84, 81),
-        ("length", 81, 74),
-        ("reserved character", 74, 70),
-        ("deduplication", 70, 50),
+        ("read", 89, 86),
+        ("length", 86, 79),
+        ("reserved", 79, 75),
+        ("regex", 75, 70),
+        ("duplicates", 70, 50),
     ]
+    for before, after in zip(facts["steps"], facts["steps"][1:], strict=False):
+        assert (before["documents_out"], before["bytes_out"]) == (after["documents_in"], after["bytes_in"])
     assert facts["train_documents"] + facts["heldout_documents"] == 50
     last = facts["steps"][-1]["bytes_out"]
     assert facts["train_bytes"] + facts["heldout_bytes"] == last == sum(len(text) for text in all_texts(graph))
+    assert sorted(all_texts(graph)) == sorted(sentence(number) for number in range(50))
+    samples = facts["steps"][3]["dropped"]["regex"]["samples"]
+    assert len(samples) == 5
+    assert all(sample["text"].startswith("advertisement") for sample in samples)
 
 
-def test_of_equal_texts_the_first_is_kept(tmp_path: Path, graph_of: GraphOf) -> None:
-    for name in ("b", "a", "c"):
-        rows = [{"id": f"{name}{number}", "text": sentence(number)} for number in range(30)]
-        write_jsonl(tmp_path / "data" / f"{name}.jsonl", rows)
+def test_what_cannot_be_read_is_named_and_the_rest_goes_on(
+    tmp_path: Path, graph_of: GraphOf, capsys: pytest.CaptureFixture[str]
+) -> None:
+    good = [{"text": sentence(number)} for number in range(100)]
+    write_jsonl(tmp_path / "data" / "a.jsonl.gz", [*good[:40], b'{"text": "cut off', *good[40:], {"body": "no text"}])
     graph = graph_of({"kind": "jsonl", "path": str(tmp_path / "data")})
-    build_source(graph, "text", 2)
-    kept = [document["id"] for shard in graph.shards("text") for document in _shard(graph, shard)]
-    assert sorted(kept) == sorted(f"a{number}" for number in range(30))
+    build_source(graph, "text")
+    assert sorted(all_texts(graph)) == sorted(line["text"] for line in good)
+    facts = facts_of(graph)
+    assert facts["steps"][0]["dropped"]["unreadable"]["documents"] == 2
+    assert "a.jsonl.gz: line 41:" in facts["unreadable"][0]
+    printed = capsys.readouterr().err
+    assert "2 unreadable" in printed
+    assert "a.jsonl.gz: line 41:" in printed
+
+
+@pytest.mark.parametrize("shards", [1, 2, 5])
+def test_of_equal_texts_the_first_is_kept(tmp_path: Path, graph_of: GraphOf, shards: int) -> None:
+    for name in ("b", "a", "c"):
+        rows = [{"id": f"{name}{number}", "text": sentence(number)} for number in range(300)]
+        write_jsonl(tmp_path / "data" / f"{name}.jsonl", rows)
+    graph = graph_of({"kind": "jsonl", "path": str(tmp_path / "data")}, shards=shards)
+    build_source(graph, "text")
+    kept = [document["id"] for shard in graph.corpus_shards("text") for document in documents(graph, "text", shard)]
+    heldout = {document["id"][1:] for document in documents(graph, "text", HELDOUT)}
+    assert sorted(kept) == sorted(f"a{number}" for number in range(300) if str(number) not in heldout)
+    assert len(kept) + len(heldout) == 300
 
 
 def test_duplicates_stay_where_they_are_wanted(tmp_path: Path, graph_of: GraphOf) -> None:
     write_jsonl(tmp_path / "a.jsonl", [{"text": sentence(number % 30)} for number in range(60)])
     graph = graph_of({"kind": "jsonl", "path": str(tmp_path / "a.jsonl")}, deduplicate="none")
-    build_source(graph, "text", 1)
+    build_source(graph, "text")
     assert len(all_texts(graph)) == 60
 
 
-def test_held_out_documents_do_not_depend_on_order_or_shards(tmp_path: Path, graph_of: GraphOf) -> None:
+def test_near_duplicates_go_where_that_is_asked(tmp_path: Path, graph_of: GraphOf) -> None:
+    rows = [{"text": sentence(number, 200)} for number in range(40)]
+    near = [{"text": row["text"].replace("river", "stream", 1)} for row in rows[:15]]
+    write_jsonl(tmp_path / "a.jsonl", rows + near)
+    reader = {"kind": "jsonl", "path": str(tmp_path / "a.jsonl")}
+    exact = graph_of(reader, shards=2)
+    fuzzy = graph_of(reader, shards=2, deduplicate={"kind": "minhash"})
+    build_source(exact, "text")
+    build_source(fuzzy, "text")
+    assert len(all_texts(exact)) == 55
+    heldout = set(texts_of(exact, HELDOUT))
+    apart = sum((row["text"] in heldout) != (twin["text"] in heldout) for row, twin in zip(rows, near, strict=False))
+    assert len(all_texts(fuzzy)) == 40 + apart  # A near duplicate of a held-out document is not looked for.
+
+
+def test_held_out_documents_depend_on_their_texts_alone(tmp_path: Path, graph_of: GraphOf) -> None:
     rows = [{"text": sentence(number)} for number in range(200)]
     write_jsonl(tmp_path / "one" / "a.jsonl", rows)
     write_jsonl(tmp_path / "two" / "x.jsonl", rows[::-1][:90])
-    write_jsonl(
-        tmp_path / "two" / "y.jsonl", [*rows[:110], *({"text": sentence(number)} for number in range(900, 990))]
-    )
+    write_jsonl(tmp_path / "two" / "y.jsonl", rows[:110])
     one = graph_of({"kind": "jsonl", "path": str(tmp_path / "one")}, results="r1")
     two = graph_of({"kind": "jsonl", "path": str(tmp_path / "two")}, results="r2", shards=3)
-    build_source(one, "text", 1)
-    build_source(two, "text", 1)
-    assert set(texts_of(one, "heldout-00000")) <= set(texts_of(two, "heldout-00000"))
-    training = {text for shard in two.shards("text")[:-1] for text in texts_of(two, shard)}
-    assert not training & set(texts_of(two, "heldout-00000"))
-    assert 5 < len(texts_of(one, "heldout-00000")) < 40
-    assert all(texts_of(two, shard) for shard in two.shards("text"))
+    build_source(one, "text")
+    build_source(two, "text")
+    assert texts_of(one, HELDOUT) == texts_of(two, HELDOUT)
+    assert 5 < len(texts_of(one, HELDOUT)) < 40
+    training = {text for shard in two.corpus_shards("text") for text in texts_of(two, shard)}
+    assert not training & set(texts_of(two, HELDOUT))
+    assert len(training) + len(texts_of(two, HELDOUT)) == 200
+    order = [rows.index({"text": text}) for text in texts_of(one, HELDOUT)]
+    assert order != sorted(order), "the first of them must stand for all"
 
 
-def test_documents_are_shuffled(tmp_path: Path, graph_of: GraphOf) -> None:
-    rows = [{"text": sentence(number)} for number in range(200)]
-    write_jsonl(tmp_path / "a.jsonl", rows)
-    graph = graph_of({"kind": "jsonl", "path": str(tmp_path / "a.jsonl")})
-    build_source(graph, "text", 1)
-    order = [rows.index({"text": text}) for text in texts_of(graph, "train-00000")]
-    assert sum(after == before + 1 for before, after in itertools.pairwise(order)) < 10
+def test_a_change_redoes_what_depends_on_it(tmp_path: Path, graph_of: GraphOf) -> None:
+    many(tmp_path / "data", files=2)
+    graph = graph_of({"kind": "jsonl", "path": str(tmp_path / "data")}, shards=2)
+    build_source(graph, "text")
+    shards = [graph.corpus("text") / shard / "record.json" for shard in graph.corpus_shards("text")]
+    whole = graph.corpus("text") / "record.json"
+    before = [path.read_text() for path in (*shards, whole)]
+    build_source(graph, "text")
+    assert [path.read_text() for path in (*shards, whole)] == before
+    rows = [{"id": f"1-{line}", "text": sentence(7000 + line)} for line in range(60)]  # As long as what was there.
+    write_jsonl(tmp_path / "data" / "part-1.jsonl", rows)
+    forget()
+    build_source(graph, "text")
+    assert [path.read_text() == text for path, text in zip((*shards, whole), before, strict=True)] == [
+        True,
+        False,
+        False,
+    ]
+    assert sentence(7000) in all_texts(graph)
 
 
-def test_parquet_with_own_columns_and_bad_values(tmp_path: Path, graph_of: GraphOf) -> None:
-    good = [sentence(number).encode() for number in range(40)]
-    column = pa.array([*good, b"\xff\xfe" * 80, None], pa.binary())
-    broken = pa.Array.from_buffers(pa.string(), len(column), column.buffers(), column.null_count)
-    table = pa.table({"body": broken, "key": [f"k{number}" for number in range(42)]})
-    (tmp_path / "data").mkdir()
-    pq.write_table(table, tmp_path / "data" / "a.parquet")
-    graph = graph_of({"kind": "parquet", "path": str(tmp_path / "data"), "text_key": "body", "id_key": "key"})
-    build_source(graph, "text", 1)
-    assert sorted(all_texts(graph)) == sorted(text.decode() for text in good)
-    assert facts_of(graph)["bad_documents"] == 2
-    assert {document["id"] for document in _shard(graph, "train-00000")} <= {f"k{number}" for number in range(40)}
-
-
-def test_text_files_one_document_each(tmp_path: Path, graph_of: GraphOf) -> None:
-    for number in range(40):
-        path = tmp_path / "data" / f"{number % 3}" / f"{number}.rst"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(sentence(number))
-    (tmp_path / "data" / "latin1.rst").write_bytes(b"caf\xe9" * 100)
-    graph = graph_of({"kind": "text", "path": str(tmp_path / "data"), "glob": "**/*.rst"})
-    build_source(graph, "text", 2)
-    assert sorted(all_texts(graph)) == sorted(sentence(number) for number in range(40))
-    assert facts_of(graph)["first_bad"][0].startswith("latin1.rst:0: ")
-
-
-def test_a_changed_file_is_read_again(tmp_path: Path, graph_of: GraphOf) -> None:
+def test_the_same_bytes_again(tmp_path: Path, graph_of: GraphOf) -> None:
     many(tmp_path / "data")
-    graph = graph_of({"kind": "jsonl", "path": str(tmp_path / "data")})
-    build_source(graph, "text", 1)
-    first = read_record(graph.corpus("text") / "record.json")
-    write_jsonl(tmp_path / "data" / "part-0.jsonl", [{"text": sentence(7777 + line)} for line in range(60)])
-    build_source(graph, "text", 1)
-    second = read_record(graph.corpus("text") / "record.json")
-    assert first["identity"] != second["identity"]
-    assert sentence(7777) in all_texts(graph)
-
-
-@pytest.mark.parametrize(
-    ("name", "content", "reader", "says"),
-    [
-        ("a.jsonl.gz", b"not gzip at all\n", {"kind": "jsonl"}, "a.jsonl.gz: Not a gzipped file"),
-        (
-            "b.jsonl.gz",
-            gzip.compress(b'{"text": "x"}\n' * 1000)[:-20],
-            {"kind": "jsonl"},
-            "b.jsonl.gz: Compressed file",
-        ),
-        ("c.parquet", b"not parquet", {"kind": "parquet"}, "c.parquet: Parquet"),
-        ("d.jsonl.zst", b"not zstandard\n", {"kind": "jsonl"}, "d.jsonl.zst"),
-    ],
-)
-def test_a_file_of_another_format_is_named(
-    tmp_path: Path, graph_of: GraphOf, name: str, content: bytes, reader: dict[str, str], says: str
-) -> None:
-    (tmp_path / "data").mkdir()
-    (tmp_path / "data" / name).write_bytes(content)
-    graph = graph_of(reader | {"path": str(tmp_path / "data")})
-    with pytest.raises(DataError, match=says) as caught:
-        build_source(graph, "text", 1)
-    assert "remedy" in str(caught.value)
-    assert not (graph.corpus("text") / "record.json").exists()
-
-
-def test_a_wrong_parquet_column_is_named_with_those_there(tmp_path: Path, graph_of: GraphOf) -> None:
-    pq.write_table(pa.table({"content": ["a"]}), tmp_path / "a.parquet")
-    graph = graph_of({"kind": "parquet", "path": str(tmp_path / "a.parquet")})
-    with pytest.raises(DataError, match="no column 'text'; columns: content"):
-        build_source(graph, "text", 1)
+    reader = {"kind": "jsonl", "path": str(tmp_path / "data")}
+    graphs = [graph_of(reader, results=results, shards=2) for results in ("first", "second")]
+    for graph in graphs:
+        build_source(graph, "text")
+    for folder in ("", *graphs[0].corpus_shards("text")):
+        assert digests_of(graphs[0].corpus("text") / folder) == digests_of(graphs[1].corpus("text") / folder)
 
 
 def test_a_missing_folder_is_named(tmp_path: Path, graph_of: GraphOf) -> None:
     graph = graph_of({"kind": "jsonl", "path": str(tmp_path / "nowhere")})
-    with pytest.raises(DataError, match=r"source text: .*nowhere does not exist"):
-        build_source(graph, "text", 1)
+    with pytest.raises(DataError, match=r"nowhere.* does not exist"):
+        build_source(graph, "text")
 
 
 def test_an_empty_source_tells_its_counts(tmp_path: Path, graph_of: GraphOf) -> None:
     write_jsonl(tmp_path / "a.jsonl", [{"body": "wrong key"}, {"text": "short"}, b"{"])
     graph = graph_of({"kind": "jsonl", "path": str(tmp_path / "a.jsonl")})
-    with pytest.raises(
-        DataError, match="is empty: read 1 documents, unreadable 2, shorter than 100 characters 1"
-    ) as caught:
-        build_source(graph, "text", 1)
-    assert "a.jsonl:1: no text under 'text'; found: body" in str(caught.value)
+    with pytest.raises(DataError, match="is empty: read 3 documents, unreadable 2, short 1") as caught:
+        build_source(graph, "text")
+    assert "a.jsonl: byte 0: no text under 'text'; found: body" in str(caught.value)
 
 
 def test_nothing_held_out_is_an_error(tmp_path: Path, graph_of: GraphOf) -> None:
     write_jsonl(tmp_path / "a.jsonl", [{"text": sentence(1)}])
     graph = graph_of({"kind": "jsonl", "path": str(tmp_path / "a.jsonl")}, heldout_share=1e-9)
     with pytest.raises(DataError, match="no held-out document"):
-        build_source(graph, "text", 1)
+        build_source(graph, "text")
 
 
-def test_an_error_in_a_worker_process_reaches_the_user(tmp_path: Path, graph_of: GraphOf) -> None:
-    many(tmp_path / "data")
-    (tmp_path / "data" / "bad.jsonl.gz").write_bytes(b"not gzip\n")
-    graph = graph_of({"kind": "jsonl", "path": str(tmp_path / "data")})
-    with pytest.raises(DataError, match=r"bad\.jsonl\.gz"):
-        build_source(graph, "text", 2)
+def test_lines_hold_id_text_and_tags(tmp_path: Path, graph_of: GraphOf) -> None:
+    write_jsonl(tmp_path / "a.jsonl", [{"text": sentence(number), "lang": "de", "x": 1} for number in range(30)])
+    graph = graph_of({"kind": "jsonl", "path": str(tmp_path / "a.jsonl"), "language_key": "lang"})
+    build_source(graph, "text")
+    raw = (graph.corpus("text") / "train-00000" / "text.jsonl.zst").read_bytes()
+    lines = zstandard.ZstdDecompressor().decompressobj().decompress(raw).splitlines()
+    assert all(set(json.loads(line)) == {"id", "text", "language"} for line in lines)
 
 
-def test_an_interrupted_build_goes_on_and_gives_the_same_files(tmp_path: Path, graph_of: GraphOf) -> None:
-    many(tmp_path / "data")
-    reader = {"kind": "jsonl", "path": str(tmp_path / "data")}
-    whole, stopped = graph_of(reader, results="whole"), graph_of(reader, results="stopped")
-    build_source(whole, "text", 1)
-    folder = stopped.corpus("text")
-    folder.mkdir(parents=True)
-    (folder / "train-00000.jsonl.gz").mkdir()  # Renaming onto a folder fails: the build dies after its first pass.
-    with pytest.raises(OSError, match="train-00000"):
-        build_source(stopped, "text", 1)
-    (folder / "train-00000.jsonl.gz").rmdir()
-    (scratch,) = folder.glob(".scratch-*")
-    mark = scratch / "read" / "completions" / "00000"
-    written = mark.stat().st_mtime_ns
-    (scratch / "read" / "completions" / "00003").unlink()
-    document = next((scratch / "documents" / "train-00000").glob("00003.jsonl"))
-    document.write_bytes(document.read_bytes()[:50])
-    seen = mark.stat().st_mtime_ns
-    build_source(stopped, "text", 2)
-    assert seen == written
-    assert digests_of(stopped) == digests_of(whole)
-    assert facts_of(stopped) == facts_of(whole)
+# Damage
 
 
-def _shard(graph: Graph, shard: str) -> list[dict[str, str]]:
-    return documents(graph.corpus("text") / f"{shard}.jsonl.gz")
+def _cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-9])
 
 
-def test_shards_are_json_lines_with_id_and_text(tmp_path: Path, graph_of: GraphOf) -> None:
+def _alter(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 0xFF
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize("damage", [_cut, _alter, Path.unlink])
+def test_a_damaged_text_file_is_named(tmp_path: Path, graph_of: GraphOf, damage: Callable[[Path], None]) -> None:
     many(tmp_path / "data")
     graph = graph_of({"kind": "jsonl", "path": str(tmp_path / "data")})
-    build_source(graph, "text", 1)
-    raw = (graph.corpus("text") / "train-00000.jsonl.gz").read_bytes()
-    assert raw[4:8] == bytes(4), "the gzip header must hold no time"
-    assert all(set(json.loads(line)) == {"id", "text"} for line in gzip.decompress(raw).splitlines())
+    build_source(graph, "text")
+    damage(graph.corpus("text") / "train-00000" / "text.jsonl.zst")
+    with pytest.raises(CorruptArtifact, match=r"train-00000/text\.jsonl\.zst.*\n.*remedy: delete"):
+        texts_of(graph, "train-00000")
+
+
+def test_a_missing_list_of_duplicates_is_no_empty_one(tmp_path: Path, graph_of: GraphOf) -> None:
+    many(tmp_path / "data")
+    graph = graph_of({"kind": "jsonl", "path": str(tmp_path / "data")})
+    build_source(graph, "text")
+    path = graph.corpus("text") / "duplicates" / "train-00000.npy"
+    assert np.load(path).size == 0
+    path.unlink()
+    with pytest.raises(CorruptArtifact, match=r"duplicates/train-00000\.npy"):
+        texts_of(graph, "train-00000")
+
+
+def test_a_shard_whose_keys_were_cut_is_not_deduplicated(tmp_path: Path, graph_of: GraphOf) -> None:
+    many(tmp_path / "data")
+    graph = graph_of({"kind": "jsonl", "path": str(tmp_path / "data")})
+    build_shard(graph, "text", "train-00000")
+    _cut(graph.corpus("text") / "train-00000" / "keys.npy")
+    with pytest.raises(CorruptArtifact, match=r"keys\.npy"):
+        deduplicate_source(graph, "text", 1)
+    assert not (graph.corpus("text") / "record.json").exists()

@@ -4,12 +4,11 @@ import hashlib
 from collections import Counter
 from collections.abc import Callable
 
-from tests.corpus.conftest import documents
-
 from sidewinder.config.corpus import Lookup
 from sidewinder.config.study import LOOKUP
 from sidewinder.corpus.build import build_source
 from sidewinder.corpus.lookup import document
+from sidewinder.corpus.shards import documents
 from sidewinder.graph import Graph
 from sidewinder.record import read_record
 
@@ -56,9 +55,11 @@ def test_the_source_has_the_folder_of_any_other(graph_of: Callable[..., Graph]) 
     build_source(graph, LOOKUP, 1)
     folder = graph.corpus(LOOKUP)
     record = read_record(folder / "record.json")
-    assert [entry["role"] for entry in record["outputs"]] == ["train", "heldout"]
-    assert record["inputs"][0]["path"].startswith("Faker==")
-    training, heldout = (documents(folder / f"{shard}.jsonl.gz") for shard in graph.shards(LOOKUP))
+    assert [entry["role"] for entry in record["outputs"]] == ["duplicates", "heldout", "summary"]
+    shard = read_record(folder / "train-00000" / "record.json")
+    assert [entry["role"] for entry in shard["outputs"]] == ["text", "heldout"]
+    assert shard["inputs"][0]["path"].startswith("Faker==")
+    training, heldout = (list(documents(graph, LOOKUP, shard)) for shard in graph.shards(LOOKUP))
     assert (len(training), len(heldout)) == (100, 32)
     assert record["facts"]["train_bytes"] == sum(len(line["text"]) for line in training)
     before = (folder / "record.json").read_text()

@@ -7,10 +7,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from tests.corpus.conftest import documents, sentence
+from tests.corpus.conftest import sentence
 
 from sidewinder.corpus.build import build_source
 from sidewinder.corpus.packages import files_of, package_artifacts, package_files, read_verified
+from sidewinder.corpus.shards import documents
 from sidewinder.errors import DataError
 from sidewinder.graph import Graph
 from sidewinder.record import read_record
@@ -92,7 +93,7 @@ def test_equal_versions_make_equal_artifacts_and_text_wherever_they_lie(
             reader = {"kind": "packages", "part": "prose", "packages": ["pack"]}
             graph = graph_of(reader, results=f"results-{place}", heldout_share=0.3, minimum_characters=20)
             build_source(graph, "text", 1)
-            record = read_record(graph.corpus("text") / "record.json")
+            record = read_record(graph.corpus("text") / "train-00000" / "record.json")
             found.append([record["inputs"], [entry["sha256"] for entry in record["outputs"]]])
     assert found[0] == found[1]
     (entry,) = found[0][0]
@@ -104,7 +105,7 @@ def test_documents_name_package_file_and_place(graph_of: Callable[..., Graph]) -
     reader = {"kind": "packages", "part": "prose", "packages": ["pack"]}
     graph = graph_of(reader, heldout_share=0.3, minimum_characters=20)
     build_source(graph, "text", 1)
-    shards = [documents(graph.corpus("text") / f"{shard}.jsonl.gz") for shard in graph.shards("text")]
+    shards = [documents(graph, "text", shard) for shard in graph.shards("text")]
     texts = {document["id"]: document["text"] for shard in shards for document in shard}
     assert set(texts) == {
         "pack==1.0/pack-1.0.dist-info/METADATA",

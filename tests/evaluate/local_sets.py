@@ -20,10 +20,38 @@ from sidewinder.evaluate.made_tasks import FOLDER
 SAMPLES = 50
 FEW = 8
 """Rows of splits that only examples come from."""
-WORDS = (
-    "apple river stone cloud garden winter silver candle bridge mirror forest letter basket engine pepper thunder "
-    "button harbour window summer copper valley lantern blanket hammer island saddle feather orchard anchor"
-).split()
+WORDS = [
+    "apple",
+    "river",
+    "stone",
+    "cloud",
+    "garden",
+    "winter",
+    "silver",
+    "candle",
+    "bridge",
+    "mirror",
+    "forest",
+    "letter",
+    "basket",
+    "engine",
+    "pepper",
+    "thunder",
+    "button",
+    "harbour",
+    "window",
+    "summer",
+    "copper",
+    "valley",
+    "lantern",
+    "blanket",
+    "hammer",
+    "island",
+    "saddle",
+    "feather",
+    "orchard",
+    "anchor",
+]
 LETTERS = "ABCD"
 Row = dict[str, Any]
 
@@ -199,7 +227,13 @@ def trec(rng: random.Random, place: int) -> Row:
     classes = ["Colour", "River", "Number of something", "Reason"]
     shown = "\n".join(f"Question: {words(rng, 4)}?\nType: {rng.choice(classes)}" for _ in range(6))
     question = f"Question: {words(rng, 4)}?\nType:"
-    return {"context": shown, "question": question, "answers": [rng.choice(classes)], "all_classes": classes, "length": 60}
+    return {
+        "context": shown,
+        "question": question,
+        "answers": [rng.choice(classes)],
+        "all_classes": classes,
+        "length": 60,
+    }
 
 
 def paragraph(rng: random.Random) -> str:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from tests.tokenizer.conftest import ODD
 
-from sidewinder.corpus.shards import read_shard, shard_path
+from sidewinder.corpus.shards import documents, text_path
 from sidewinder.errors import ConfigError, CorruptArtifact
 from sidewinder.graph import Graph
 from sidewinder.record import file_digest, read_record
@@ -34,7 +34,7 @@ def test_every_held_out_document_comes_back(trained: Graph) -> None:
     tokenizer = load(trained.tokenizer / "tokenizer.model")
     seen = 0
     for source in trained.source_configs:
-        for document in read_shard(shard_path(trained.corpus(source), "heldout-00000")):
+        for document in documents(trained, source, "heldout-00000"):
             assert tokenizer.decode(tokenizer.encode(document["text"])) == document["text"]
             seen += 1
     facts = read_record(trained.tokenizer / "record.json")["facts"]
@@ -106,11 +106,11 @@ def test_too_small_a_vocabulary_is_explained(graph_of: GraphOf) -> None:
 
 def test_a_damaged_shard_is_named(corpus: Path, graph_of: GraphOf, tmp_path: Path) -> None:
     graph = graph_of(vocab_size=900)
-    path = shard_path(graph.corpus("english"), "train-00001")
+    path = text_path(graph, "english", "train-00001")
     content = path.read_bytes()
     try:
         path.write_bytes(content[: len(content) // 2])
-        with pytest.raises(CorruptArtifact, match=r"train-00001\.jsonl\.gz"):
+        with pytest.raises(CorruptArtifact, match=r"train-00001/text\.jsonl\.zst"):
             train_tokenizer(graph)
     finally:
         path.write_bytes(content)
@@ -129,7 +129,7 @@ def test_a_sample_is_spread_over_the_documents(trained: Graph, graph_of: GraphOf
     everything = [
         document["text"]
         for shard in ("train-00000", "train-00001")
-        for document in read_shard(shard_path(trained.corpus("english"), shard))
+        for document in documents(trained, "english", shard)
     ]
     assert set(texts[1]) < set(everything)
     assert set(texts[1]) != set(texts[2])

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from sidewinder.corpus.shards import read_shard, shard_path, write_shard
+from sidewinder.corpus.shards import TextWriter, documents, text_path
 from sidewinder.errors import CorruptArtifact
 from sidewinder.graph import Graph
 from sidewinder.record import file_digest, outputs_of, read_record
@@ -32,7 +32,7 @@ def every_shard(graph: Graph) -> list[tuple[str, str]]:
 
 
 def texts(graph: Graph, source: str, shard: str) -> list[str]:
-    return [document["text"] for document in read_shard(shard_path(graph.corpus(source), shard))]
+    return [document["text"] for document in documents(graph, source, shard)]
 
 
 def test_tokens_are_sentencepieces_and_each_document_ends(encoded: Graph) -> None:
@@ -65,10 +65,11 @@ def test_counts_add_up_from_text_to_blend(encoded: Graph) -> None:
 
 
 def test_inputs_chain_to_the_corpus_and_the_tokenizer(encoded: Graph) -> None:
-    made = {entry.sha256 for entry in outputs_of(encoded.corpus("other") / "record.json")}
+    folders = [encoded.corpus("other"), encoded.corpus("other") / "train-00000"]
+    made = {entry.sha256 for folder in folders for entry in outputs_of(folder / "record.json")}
     made |= {entry.sha256 for entry in outputs_of(encoded.tokenizer / "record.json")}
     used = read_record(encoded.tokens("other", "train-00000") / "record.json")["inputs"]
-    assert {entry["role"] for entry in used} == {"train", "tokenizer"}
+    assert {entry["role"] for entry in used} == {"text", "duplicates", "tokenizer"}
     assert {entry["sha256"] for entry in used} <= made
     outputs = [entry.sha256 for shard in every_shard(encoded) for entry in outputs_of(_record(encoded, *shard))]
     used = read_record(encoded.blend / "record.json")["inputs"]
@@ -120,7 +121,8 @@ def test_epochs_are_told_for_every_stage(encoded: Graph) -> None:
 
 
 def _other_documents(path: Path) -> None:
-    write_shard(path, [b'{"id":"x","text":"something else"}'])
+    with TextWriter(path) as writer:
+        writer.write(b'{"id":"x","text":"something else"}')
 
 
 def _truncated(path: Path) -> None:
@@ -135,14 +137,14 @@ def _altered(path: Path) -> None:
 
 @pytest.mark.parametrize("damage", [_truncated, _altered, _other_documents, Path.unlink])
 def test_a_damaged_shard_is_named_and_earlier_tokens_stay(encoded: Graph, damage: Callable[[Path], Any]) -> None:
-    path, folder = shard_path(encoded.corpus("other"), "train-00000"), encoded.tokens("other", "train-00000")
+    path, folder = text_path(encoded, "other", "train-00000"), encoded.tokens("other", "train-00000")
     content, kept = path.read_bytes(), (folder / "tokens.bin").read_bytes()
     hidden = folder / ".record.json"
     record = hidden.read_text()
     try:
         damage(path)
         hidden.unlink()
-        with pytest.raises(CorruptArtifact, match=r"train-00000\.jsonl\.gz"):
+        with pytest.raises(CorruptArtifact, match=r"train-00000/text\.jsonl\.zst"):
             encode_shard(encoded, "other", "train-00000")
         assert not list(folder.glob("*.part"))
         assert (folder / "tokens.bin").read_bytes() == kept

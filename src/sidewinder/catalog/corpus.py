@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from sidewinder.catalog.rows import Row, Rows, number, whole
@@ -13,11 +13,13 @@ BLEND = "blend.json"
 
 def corpus_rows(records: Iterable[Record], found: Survey) -> Rows:
     """Rows of every table that describes text and tokens."""
-    rows: Rows = {"sources": [], "filters": [], "shards": [], "blends": []}
+    rows: Rows = {"sources": [], "filters": [], "dropped": [], "dropped_samples": [], "shards": [], "blends": []}
     for record in records:
         kind, depth = record.parts[0], len(record.parts)
         if kind == "corpus" and depth == 2:
             rows["filters"].extend(_filters(record))
+            rows["dropped"].extend(_dropped(record))
+            rows["dropped_samples"].extend(_samples(record))
             rows["sources"].append(_source(record))
         elif kind == "tokens" and depth == 3:
             rows["shards"].append(_shard(record))
@@ -52,14 +54,41 @@ def _source(record: Record) -> Row:
 
 
 def _filters(record: Record) -> list[Row]:
-    listed: Any = record.fact("steps")
-    entries = [entry for entry in listed if isinstance(entry, dict)] if isinstance(listed, list) else []
     counts = ("documents_in", "documents_out", "bytes_in", "bytes_out")
+    return [name | {count: whole(entry.get(count)) for count in counts} for name, entry in _steps(record)]
+
+
+def _steps(record: Record) -> Iterator[tuple[Row, dict[str, Any]]]:
+    """What names a step in every table, and its facts."""
+    listed: Any = record.fact("steps")
+    for place, entry in enumerate(listed if isinstance(listed, list) else (), start=1):
+        if isinstance(entry, dict):
+            yield {"job": record.job, "source": _name(record), "place": place, "step": str(entry.get("block"))}, entry
+
+
+def _dropped(record: Record) -> list[Row]:
     return [
-        {"job": record.job, "source": _name(record), "place": place, "step": str(entry.get("step"))}
-        | {count: whole(entry.get(count)) for count in counts}
-        for place, entry in enumerate(entries, start=1)
+        name | {"reason": reason, "documents": whole(lost.get("documents")), "bytes": whole(lost.get("bytes"))}
+        for name, entry in _steps(record)
+        for reason, lost in _losses(entry)
     ]
+
+
+def _samples(record: Record) -> list[Row]:
+    return [
+        name | {"reason": reason, "document": str(sample.get("id")), "text": str(sample.get("text"))}
+        for name, entry in _steps(record)
+        for reason, lost in _losses(entry)
+        for sample in lost.get("samples", [])
+    ]
+
+
+def _losses(entry: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
+    """Why a step dropped documents, and how many; what it cut out of documents that it kept is a reason as well."""
+    losses = sorted(entry.get("dropped", {}).items())
+    if edited := entry.get("edited_bytes"):
+        losses.append(("edited away", {"documents": 0, "bytes": edited}))
+    return losses
 
 
 def _shard(record: Record) -> Row:

@@ -166,12 +166,33 @@ CREATE TABLE filters (                  -- documents and bytes in and out of eac
     job VARCHAR NOT NULL,
     source VARCHAR NOT NULL,
     place BIGINT NOT NULL,              -- from 1
-    step VARCHAR NOT NULL,              -- read, length, deduplication, …
+    step VARCHAR NOT NULL,              -- read, length, …, duplicates
     documents_in BIGINT,
     documents_out BIGINT,
     bytes_in BIGINT,
     bytes_out BIGINT,
     PRIMARY KEY (job, place)
+);
+
+CREATE TABLE dropped (                  -- why the steps of `filters` dropped documents
+    job VARCHAR NOT NULL,
+    source VARCHAR NOT NULL,
+    place BIGINT NOT NULL,
+    step VARCHAR NOT NULL,
+    reason VARCHAR NOT NULL,
+    documents BIGINT,
+    bytes BIGINT,                       -- also those that a step cut out of documents that it kept
+    PRIMARY KEY (job, place, reason)
+);
+
+CREATE TABLE dropped_samples (          -- a few documents of each of them, shortened
+    job VARCHAR NOT NULL,
+    source VARCHAR NOT NULL,
+    place BIGINT NOT NULL,
+    step VARCHAR NOT NULL,
+    reason VARCHAR NOT NULL,
+    document VARCHAR,
+    text VARCHAR
 );
 
 CREATE TABLE shards (                   -- one row a tokenized shard

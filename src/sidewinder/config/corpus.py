@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Literal, Self
+from typing import Self
 
-from pydantic import model_validator
+from pydantic import Field, model_validator
 
 from sidewinder.config.base import Count, Share, Strict
+from sidewinder.config.filters import Deduplicate, Filter
 from sidewinder.config.readers import JsonlReader, PackagesReader, ParquetReader, Reader, TextReader
 
 __all__ = [
@@ -30,7 +31,9 @@ class Source(Strict):
     """Training shards; each is tokenized as a job of its own."""
     minimum_characters: Count = 100
     """Shorter documents are dropped."""
-    deduplicate: Literal["exact", "none"] = "exact"
+    filters: list[Filter] = Field(default_factory=list)
+    """What else drops documents, in this order."""
+    deduplicate: Deduplicate = "exact"
 
 
 class Lookup(Strict):

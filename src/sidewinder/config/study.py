@@ -12,6 +12,7 @@ from pydantic import Field, model_validator
 from sidewinder.config.base import Name, Share, Strict
 from sidewinder.config.cluster import Cluster
 from sidewinder.config.corpus import Lookup, Source
+from sidewinder.config.filters import Decontaminate
 from sidewinder.config.mesh import misfits
 from sidewinder.config.model import ModelConfig
 from sidewinder.config.suites import Suite
@@ -49,6 +50,8 @@ class Study(Strict):
     text (arXiv 2305.16264)."""
     heldout_share: Annotated[float, Field(gt=0, lt=0.5)] = 0.01
     """Share of documents, chosen by hash of their text, that never reach training."""
+    decontaminate: Decontaminate | None = None
+    """Drop documents that overlap with texts of the evaluation."""
     lookup: Lookup = Lookup()
     tokenizer: Tokenizer = Tokenizer()
     models: Annotated[dict[Name, StudyModel], Field(min_length=1)]

@@ -9,6 +9,8 @@ from pathlib import Path
 from sidewinder.config.corpus import Source
 from sidewinder.config.readers import FilesKind, PackagesReader
 from sidewinder.config.study import LOOKUP, Study
+from sidewinder.corpus.filters import decontamination_mistakes
+from sidewinder.corpus.filters import mistakes as mistakes_of
 from sidewinder.corpus.packages import files_of, installed, normalised
 from sidewinder.corpus.pieces import divide, listing
 from sidewinder.corpus.storage import is_remote
@@ -21,8 +23,9 @@ def check_sources(study: Study) -> None:
         mistake
         for name in study.weights
         if name != LOOKUP
-        for mistake in _mistakes(f"sources.{name}", study.sources[name])
+        for mistake in (*_mistakes(f"sources.{name}", study.sources[name]), *mistakes_of(name, study.sources[name]))
     ]
+    mistakes += decontamination_mistakes(study)
     if mistakes:
         count = f"{len(mistakes)} mistake{'s' if len(mistakes) > 1 else ''}"
         raise ConfigError("\n".join([f"sources: {count}", *mistakes]))

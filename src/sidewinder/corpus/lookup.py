@@ -7,8 +7,6 @@ documents and evaluation draw from different seeds.
 from __future__ import annotations
 
 import random
-from collections import Counter
-from collections.abc import Iterator
 from importlib import metadata
 
 import orjson
@@ -16,8 +14,7 @@ import orjson
 from sidewinder.config.corpus import Lookup
 from sidewinder.config.study import LOOKUP
 from sidewinder.corpus import phonebook_text
-from sidewinder.corpus.facts import shard_facts
-from sidewinder.corpus.shards import shard_path, write_shard
+from sidewinder.corpus.shards import HELDOUT_TEXT, TEXT, TextWriter
 from sidewinder.graph import Graph
 from sidewinder.record import Artifact, Job, digest
 
@@ -36,34 +33,28 @@ def document(config: Lookup, part: str, number: int) -> str:
 
 
 def build_lookup(graph: Graph) -> None:
-    """Writes the corpus folder of the look-up documents."""
-    folder, config = graph.corpus(LOOKUP), graph.study.lookup
+    """Writes the one shard of look-up documents."""
+    (shard,) = graph.corpus_shards(LOOKUP)
+    folder, config = graph.corpus(LOOKUP) / shard, graph.study.lookup
     sizes = {"train": config.documents, "heldout": max(HELDOUT_LEAST, round(config.documents * HELDOUT_SHARE))}
-    shards = graph.shards(LOOKUP)
-    with Job(folder, "corpus", LOOKUP, graph.source_configs[LOOKUP], [_names_artifact()]) as job:
+    with Job(folder, "corpus", f"{LOOKUP}/{shard}", graph.source_configs[LOOKUP], [_names_artifact()]) as job:
         if job.finished:
             return
-        counts: Counter[str] = Counter()
-        for shard in shards:
-            part = shard.partition("-")[0]
-            path = shard_path(folder, shard)
+        job.facts["steps"] = []
+        for part, name in (("train", TEXT), ("heldout", HELDOUT_TEXT)):
             texts = [document(config, part, number) for number in range(sizes[part])]
-            write_shard(path, _lines(part, texts))
-            job.output(part, path)
-            characters = sum(map(len, texts))  # The text is ASCII: characters are bytes.
-            counts += Counter({f"{shard}_documents": len(texts)})
-            counts += Counter({f"{shard}_bytes": characters, f"{shard}_characters": characters})
-        job.facts |= shard_facts(counts, shards)
+            with TextWriter(folder / name) as writer:
+                for number, text in enumerate(texts):
+                    writer.write(orjson.dumps({"id": f"{LOOKUP}/{part}/{number}", "text": text}))
+            job.output(name.partition(".")[0], folder / name)
+            # The text is ASCII: characters are bytes.
+            job.facts |= {f"{part}_documents": len(texts), f"{part}_bytes": sum(map(len, texts))}
+        job.facts["unreadable"] = []
 
 
 def _draw_size(rng: random.Random, fewest: int, most: int) -> int:
     """A book's size, log-uniform: as many books between 2 and 4 entries as between 8 and 16."""
     return min(most, int(fewest * ((most + 1) / fewest) ** rng.random()))
-
-
-def _lines(part: str, texts: list[str]) -> Iterator[bytes]:
-    for number, text in enumerate(texts):
-        yield orjson.dumps({"id": f"{LOOKUP}/{part}/{number}", "text": text})
 
 
 def _names_artifact() -> Artifact:

@@ -31,9 +31,9 @@ WHERE e.stage = $stage
 SETTINGS = "SELECT key, value FROM params WHERE stage = $stage"
 DATA = """
 WITH read AS (
-    SELECT dst AS job, string_agg(a.path, ', ' ORDER BY a.path) AS packages
+    SELECT parse_dirpath(dst) AS job, string_agg(DISTINCT a.path, ', ' ORDER BY a.path) AS packages
     FROM edges AS e JOIN artifacts AS a ON a.artifact = e.src
-    WHERE e.relation = 'used' AND e.role = 'package' GROUP BY dst
+    WHERE e.relation = 'used' AND e.role = 'package' GROUP BY ALL
 )
 SELECT c.source, c.weight, c.language, c.licence, c.tokens, r.packages
 FROM corpus AS c LEFT JOIN (FROM sources WHERE current) AS s USING (source) LEFT JOIN read AS r ON r.job = s.job

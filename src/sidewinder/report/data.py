@@ -58,7 +58,11 @@ JOIN params AS new ON new.stage = n.stage AND new.key = old.key
 WHERE old.value IS DISTINCT FROM new.value
 ORDER BY ALL
 """
-FILTERS = "SELECT f.* FROM filters AS f JOIN sources AS s USING (job) WHERE s.current ORDER BY f.source, place"
+FILTERS = """
+SELECT f.*, (SELECT string_agg(d.reason || ' ' || d.documents, ', ' ORDER BY d.documents DESC, d.reason)
+             FROM dropped AS d WHERE (d.job, d.place) = (f.job, f.place) AND d.documents > 0) AS reasons
+FROM filters AS f JOIN sources AS s USING (job) WHERE s.current ORDER BY f.source, place
+"""
 EXPORTS = """
 SELECT e.*, s.model, s.seed, s.kind, s.context_tokens
 FROM exports AS e JOIN stages AS s USING (stage) WHERE e.current

@@ -116,8 +116,8 @@ def _passes(data: StudyData, source: Row) -> str:
 
 
 def filters_table(data: StudyData) -> FigureTable:
-    table = FigureTable(["source", "step", "documents in", "documents out", "dropped", "bytes in", "bytes out"])
-    table.words = frozenset({"source", "step"})
+    table = FigureTable(["source", "step", "documents in", "documents out", "dropped", "why", "bytes in", "bytes out"])
+    table.words = frozenset({"source", "step", "why"})
     for row in data.filters:
         documents_in, documents_out = row["documents_in"], row["documents_out"]
         known = documents_in is not None and documents_out is not None
@@ -128,6 +128,7 @@ def filters_table(data: StudyData) -> FigureTable:
                 count(documents_in),
                 count(documents_out),
                 count(documents_in - documents_out) if known else "–",
+                row["reasons"] or "",
                 count(row["bytes_in"]),
                 count(row["bytes_out"]),
             ]

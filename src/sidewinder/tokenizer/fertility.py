@@ -7,11 +7,10 @@ from collections import defaultdict
 from collections.abc import Iterator
 from typing import Any
 
-from sidewinder.corpus.shards import read_shard, shard_path
-from sidewinder.graph import Graph
+from sidewinder.corpus.shards import documents
+from sidewinder.graph import HELDOUT, Graph
 from sidewinder.tokenizer import Tokenizer
 
-HELDOUT = "heldout-00000"
 MEASURED_BYTES = 1_000_000  # Of the held-out text of each source.
 
 
@@ -53,7 +52,7 @@ def _measured(graph: Graph, source: str) -> Iterator[tuple[str, str | None, str]
     """(id, language, text) of held-out documents up to MEASURED_BYTES."""
     config = graph.study.sources.get(source)
     size_bytes = 0
-    for document in read_shard(shard_path(graph.corpus(source), HELDOUT)):
+    for document in documents(graph, source, HELDOUT):
         language = document.get("language") or (config.language if config else None)
         yield str(document.get("id")), language, document["text"]
         size_bytes += len(document["text"])

@@ -7,12 +7,10 @@ import random
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
 
-from sidewinder.corpus.shards import read_shard, shard_path
-from sidewinder.graph import Graph
+from sidewinder.corpus.shards import documents, promised
+from sidewinder.graph import HELDOUT, Graph
 from sidewinder.progress import Progress
-from sidewinder.record import RECORD, read_record
 
 LINE_CHARACTERS = 4096  # Longer lines are cut: what they hold is mostly data, and merges need no long lines.
 DOCUMENT_CHARACTERS = 1 << 20  # Of one document, so that none fills a sample.
@@ -69,7 +67,7 @@ class Sample:
         low, high = 0.0, SPARE * part_bytes / max(1, read_bytes)
         while low < 1 and self.taken_bytes[source] < part_bytes:  # Seldom more than once.
             for shard in shards:
-                for document in read_shard(shard_path(self.graph.corpus(source), shard)):
+                for document in documents(self.graph, source, shard):
                     text: str = document["text"]
                     if low <= _chance(text, seed) < high:
                         yield text[:DOCUMENT_CHARACTERS]
@@ -79,8 +77,9 @@ class Sample:
 
     def _sizes(self, source: str) -> dict[str, int]:
         """Bytes of every training shard."""
-        shards: list[dict[str, Any]] = read_record(self.graph.corpus(source) / RECORD)["facts"]["shards"]
-        return {entry["shard"]: entry["bytes"] for entry in shards if entry["shard"].startswith("train")}
+        return {
+            shard: size_bytes for shard, (_, size_bytes) in promised(self.graph, source).items() if shard != HELDOUT
+        }
 
 
 def _enough(shards: list[str], sizes: dict[str, int], least_bytes: int) -> tuple[list[str], int]:

@@ -14,11 +14,11 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TypeVar
 
-from sidewinder.corpus.shards import read_shard, shard_path
+from sidewinder.corpus.shards import documents, duplicates_path, promised, text_path
 from sidewinder.errors import CorruptArtifact
-from sidewinder.graph import Graph
+from sidewinder.graph import HELDOUT, Graph
 from sidewinder.progress import Progress
-from sidewinder.record import RECORD, Artifact, Job, check, outputs_of, read_record
+from sidewinder.record import RECORD, Artifact, Job, check, outputs_of
 from sidewinder.tokenizer.encoder import CHECKED_BYTES, Encoder
 from sidewinder.tokens.indexed import IndexedWriter, token_dtype
 from sidewinder.tokens.window import Window
@@ -38,19 +38,18 @@ def encode_shard(graph: Graph, source: str, shard: str, threads: int = 1) -> Non
     Raises CorruptArtifact where the shard or the tokenizer is damaged, or holds other documents than its record says.
     """
     folder, vocab_size = graph.tokens(source, shard), graph.study.tokenizer.vocab_size
-    text = shard_path(graph.corpus(source), shard)
+    text = text_path(graph, source, shard)
     config = {"source": source, "shard": shard, "vocab_size": vocab_size, "dtype": str(token_dtype(vocab_size))}
-    with Job(folder, "tokens", f"{source}/{shard}", config, _inputs(graph, source, text)) as job:
+    with Job(folder, "tokens", f"{source}/{shard}", config, _inputs(graph, source, shard)) as job:
         if job.finished:
             return
-        promised = _promised(graph, source, shard)
+        wanted = promised(graph, source)[shard]
         encoder = Encoder(graph.tokenizer)
-        checked = encoder.check(_texts(text), most_bytes=_checked_bytes(shard, promised["bytes"]))
-        with Progress(f"{source}/{shard} tokens", total=promised["bytes"], unit="bytes") as progress:
-            outputs, counts = write_tokens(
-                encoder, _texts(text), folder / TOKENS, f"{source}/{shard}", threads=threads, progress=progress
-            )
-        _check_complete(text, counts, promised)
+        checked = encoder.check(_texts(graph, source, shard), most_bytes=_checked_bytes(shard, wanted[1]))
+        with Progress(f"{source}/{shard} tokens", total=wanted[1], unit="bytes") as progress:
+            texts, name = _texts(graph, source, shard), f"{source}/{shard}"
+            outputs, counts = write_tokens(encoder, texts, folder / TOKENS, name, threads=threads, progress=progress)
+        _check_complete(text, counts, wanted)
         job.outputs += outputs
         job.facts |= counts | {"tokens_per_byte": round(counts["tokens"] / max(1, counts["text_bytes"]), 5)}
         job.facts |= {"encoder": encoder.name, "encoder_check": checked}
@@ -121,8 +120,8 @@ def in_order(function: Callable[[Given], Made], items: Iterable[Given], threads:
             yield waiting.popleft().result()
 
 
-def _texts(path: Path) -> Iterator[bytes]:
-    return (document["text"].encode() for document in read_shard(path))
+def _texts(graph: Graph, source: str, shard: str) -> Iterator[bytes]:
+    return (document["text"].encode() for document in documents(graph, source, shard))
 
 
 def _checked_bytes(shard: str, size_bytes: int) -> int:
@@ -132,26 +131,23 @@ def _checked_bytes(shard: str, size_bytes: int) -> int:
     )
 
 
-def _inputs(graph: Graph, source: str, text: Path) -> list[Artifact]:
-    """The shard's text and the tokenizer, after a look whether they have the sizes that their records say."""
-    inputs = [entry for entry in outputs_of(graph.corpus(source) / RECORD) if entry.path == str(text)]
+def _inputs(graph: Graph, source: str, shard: str) -> list[Artifact]:
+    """The shard's text, the list of what is left out, and the tokenizer, after a look at their sizes."""
+    places = {str(text_path(graph, source, shard)), str(duplicates_path(graph, source, shard))}
+    folder = graph.corpus(source)
+    records = [folder / RECORD] if shard == HELDOUT else [folder / RECORD, folder / shard / RECORD]
+    inputs = [entry for record in records for entry in outputs_of(record) if entry.path in places]
     inputs += outputs_of(graph.tokenizer / RECORD)
     for entry in inputs:
         check(entry)
     return inputs
 
 
-def _promised(graph: Graph, source: str, shard: str) -> dict[str, Any]:
-    """What the corpus record says that the shard holds."""
-    shards = read_record(graph.corpus(source) / RECORD)["facts"]["shards"]
-    return next(entry for entry in shards if entry["shard"] == shard)
-
-
-def _check_complete(text: Path, counts: dict[str, int], promised: dict[str, Any]) -> None:
+def _check_complete(text: Path, counts: dict[str, int], wanted: tuple[int, int]) -> None:
     found = counts["documents"], counts["text_bytes"]
-    if found != (promised["documents"], promised["bytes"]):
+    if found != wanted:
         raise CorruptArtifact(
             f"{text} holds {found[0]:,} documents of {found[1]:,} bytes; "
-            f"its record says {promised['documents']:,} of {promised['bytes']:,}",
+            f"the source's record says {wanted[0]:,} of {wanted[1]:,}",
             remedy=f"delete {text.parent} and run the study again",
         )

@@ -130,7 +130,7 @@ def _epoch(moment: datetime.datetime) -> float:
     return moment.replace(tzinfo=datetime.UTC).timestamp()
 
 
-KINDS = ("corpus", "tokenizer", "tokens", "blend", "pretrain", "extend", "evaluate", "export")
+KINDS = ("corpus", "deduplicate", "tokenizer", "tokens", "blend", "pretrain", "extend", "evaluate", "export")
 
 
 def timeline(data: StudyData) -> tuple[Figure | None, FigureTable]:

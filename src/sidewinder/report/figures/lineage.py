@@ -1,7 +1,7 @@
 """The lineage graph: which job read what which other job wrote, from the records' digests.
 
-Shards of a source are one box, and so are all suites of a checkpoint. An edge that follows from others (training reads
-the blend, so its evaluation does too) is not drawn.
+All jobs of a source's text are one box, so are its tokenized shards, and so are all suites of a checkpoint. An edge
+that follows from others (training reads the blend, so its evaluation does too) is not drawn.
 """
 
 from __future__ import annotations
@@ -56,8 +56,8 @@ def lineage_figure(data: StudyData) -> Figure | None:
 
 
 def _key(job: Row) -> str:
-    """Box that a job belongs to."""
-    if job["kind"] == "tokens":
+    """Box that a job belongs to: a shard's to its source's, which is also the folder of the job on the whole source."""
+    if job["kind"] in ("corpus", "tokens"):
         return str(job["job"]).rsplit("/", 1)[0]
     return f"{job['stage']} scores" if job["kind"] == "evaluate" else str(job["job"])
 
@@ -65,15 +65,16 @@ def _key(job: Row) -> str:
 def _nodes(data: StudyData) -> dict[str, Node]:
     nodes: dict[str, Node] = {}
     for job in data.jobs:
-        if job["kind"] in COLUMNS:
-            node = nodes.setdefault(_key(job), Node(_key(job), job["kind"], _title(job), stage=job["stage"]))
+        kind = "corpus" if job["kind"] == "deduplicate" else job["kind"]
+        if kind in COLUMNS:
+            node = nodes.setdefault(_key(job), Node(_key(job), kind, _title(job), stage=job["stage"]))
             node.jobs.append(job)
             node.model = str(job["run"]).rsplit("-s", 1)[0] if job["run"] else None
     return nodes
 
 
 def _title(job: Row) -> str:
-    if job["kind"] in ("corpus", "tokens"):
+    if job["kind"] in ("corpus", "deduplicate", "tokens"):
         return str(job["name"]).split("/")[0]
     if job["kind"] in ("pretrain", "extend"):
         run, stage = str(job["name"]).split("/")[:2]
