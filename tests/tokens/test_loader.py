@@ -104,7 +104,7 @@ def test_a_long_document_does_not_fill_a_batch(make_blend: MakeBlend) -> None:
 def test_reading_in_any_pieces_gives_the_same_stream(make_blend: MakeBlend) -> None:
     stream = stream_of(loader_of(make_blend(WEIGHTS, SIZES)))
     whole = stream.read(0, 4 * stream.tokens)
-    for first, count in [(0, 1), (5, 100), (61, 2), (62, 62), (3, 200), (123, 1), (247, 1), (126, 3), (130, 100), (190, 58)]:
+    for first, count in [(0, 1), (5, 100), (61, 2), (62, 62), (3, 200), (247, 1), (130, 100), (190, 58)]:
         assert (stream.read(first, count) == whole[first : first + count]).all()
 
 
