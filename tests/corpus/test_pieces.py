@@ -155,6 +155,23 @@ def test_a_change_alters_the_digest_of_exactly_the_parts_that_hold_it(tmp_path: 
     assert changed == [1]
 
 
+def test_the_digest_of_a_part_reaches_to_the_end_of_its_last_line(tmp_path: Path) -> None:
+    content = b'{"text": "one"}\n{"text": "two"}\n{"text": "three"}\n'
+    path = tmp_path / "a.jsonl"
+    reader = source(kind="jsonl", path=str(path)).reader
+    cut = 20  # Within the second line.
+    parts = [Piece(str(path), 0, cut, cut, "a.jsonl"), Piece(str(path), cut, None, len(content) - cut, "a.jsonl")]
+
+    def digests(content: bytes) -> list[str]:
+        path.write_bytes(content)
+        return [artifact.sha256 for artifact in artifacts("x", reader, parts)]
+
+    before = digests(content)
+    assert digests(content.replace(b"two", b"owt"))[0] != before[0]
+    assert digests(content.replace(b"three", b"eerht"))[0] == before[0]
+    assert digests(content.replace(b"three", b"eerht"))[1] != before[1]
+
+
 @pytest.mark.parametrize("change", ["longer", "same size", "gone"])
 def test_a_file_that_changed_after_it_was_listed_is_refused_by_name(tmp_path: Path, change: str) -> None:
     path = write_jsonl(tmp_path / "a.jsonl", [{"text": "one"}])

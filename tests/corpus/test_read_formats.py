@@ -18,6 +18,7 @@ from tests.corpus.conftest import sentence, write_jsonl
 from tests.corpus.reading import read, source
 
 from sidewinder.corpus import pieces
+from sidewinder.corpus.pieces import Piece
 from sidewinder.errors import DataError
 
 TEXTS = [sentence(number) + " «ünïcødé» 中文 👩‍👩‍👧" for number in range(300)]
@@ -96,6 +97,22 @@ def test_parquet_of_any_codec_and_type_of_text(tmp_path: Path, codec: str, kind:
         assert [document.metadata["index"] for document in found.documents] == list(range(300))
 
 
+def test_a_row_group_belongs_to_the_piece_in_which_it_begins(tmp_path: Path) -> None:
+    path = tmp_path / "a.parquet"
+    pq.write_table(pa.table({"text": TEXTS}), path, row_group_size=50)
+    config = source(kind="parquet", path=str(path))
+    begins = [
+        group.column(0).dictionary_page_offset or group.column(0).data_page_offset
+        for group in map(pq.ParquetFile(path).metadata.row_group, range(6))
+    ]
+    for group in range(1, 6):
+        for cut, owned in ((begins[group] - 1, group), (begins[group], group), (begins[group] + 1, group + 1)):
+            first = Piece(str(path), 0, cut, cut, "a.parquet")
+            second = Piece(str(path), cut, None, path.stat().st_size - cut, "a.parquet")
+            assert read(config, [[first]]).texts == TEXTS[: 50 * owned]
+            assert read(config, [[second]]).texts == TEXTS[50 * owned :]
+
+
 def test_parquet_parts_have_digests_of_their_own_rows(tmp_path: Path) -> None:
     reader = source(kind="parquet", path=str(tmp_path)).reader
 
@@ -163,6 +180,7 @@ def test_arrow_parts_have_digests_of_their_own_rows(tmp_path: Path) -> None:
     [
         (["data/train-00000-of-00002.parquet", "data/test-00000-of-00001.parquet"], "train", [0]),
         (["data/train_sft-00000-of-00001.parquet", "data/train_gen-00000-of-00001.parquet"], "train_sft", [0]),
+        (["data/train-00000-of-00001.parquet", "data/train_sft-00000-of-00001.parquet"], "train", [0]),
         (["train.jsonl", "valid.jsonl", "latest.jsonl"], "validation", [1]),
         (["dev/a.jsonl.gz", "training/a.jsonl.gz", "training/b.jsonl.gz"], "train", [1, 2]),
         (["a.jsonl", "b/c.jsonl"], "train", [0, 1]),

@@ -38,7 +38,7 @@ class FilesReader(Strict):
     storage: dict[str, JsonValue] = Field(default_factory=dict)
     """Options of fsspec's file system (`endpoint_url`, `anon` …). A secret is named, not written: `env:NAME`."""
     maximum_bytes: Count = 64 * 2**20
-    """Larger documents (as stored, decompressed) are dropped as oversized; reading one takes some three times this."""
+    """Larger documents (as stored, decompressed) are dropped as oversized; reading one takes three times this."""
 
     @model_validator(mode="after")
     def _no_secrets(self) -> Self:

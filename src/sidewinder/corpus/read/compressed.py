@@ -12,8 +12,10 @@ from collections.abc import Callable
 from typing import Any
 
 BUFFER_BYTES = 2**18
-# Compressed bytes taken at a time. A step cannot expand to more than 1,032 times that (gzip), or 8,192 (zstd).
-BLOCK_BYTES = {".gz": 2**15, ".zst": 2**14, ".xz": 2**15, ".bz2": 2**15}
+SUFFIXES = (".gz", ".zst", ".xz", ".bz2")
+# Compressed bytes taken at a time: fewer where they expand far, so that a step gives about STEP_BYTES of content.
+MOST_BLOCK_BYTES, LEAST_BLOCK_BYTES = 2**15, 2**7
+STEP_BYTES = 2**18
 
 
 def decompressed(stored: io.RawIOBase, name: str) -> io.BufferedReader:
@@ -23,13 +25,13 @@ def decompressed(stored: io.RawIOBase, name: str) -> io.BufferedReader:
     decompressed before it was given out.
     """
     suffix = f".{name.rpartition('.')[2]}"
-    if suffix not in BLOCK_BYTES:
+    if suffix not in SUFFIXES:
         return io.BufferedReader(stored, BUFFER_BYTES)
-    return io.BufferedReader(Members(stored, BLOCK_BYTES[suffix], _decompressor(suffix)), BUFFER_BYTES)
+    return io.BufferedReader(Members(stored, _decompressor(suffix)), BUFFER_BYTES)
 
 
 def is_compressed(name: str) -> bool:
-    return name.endswith(tuple(BLOCK_BYTES))
+    return name.endswith(SUFFIXES)
 
 
 def skip_rest(stream: io.BufferedReader) -> int:
@@ -43,8 +45,9 @@ def skip_rest(stream: io.BufferedReader) -> int:
 class Members(io.RawIOBase):
     """The content of a file's compressed members, one behind the other; zeros between and behind them are padding."""
 
-    def __init__(self, stored: io.RawIOBase, block_bytes: int, decompressor: Callable[[], Any]) -> None:
-        self._stored, self._block_bytes, self._decompressor = stored, block_bytes, decompressor
+    def __init__(self, stored: io.RawIOBase, decompressor: Callable[[], Any]) -> None:
+        self._stored, self._decompressor = stored, decompressor
+        self._block_bytes = LEAST_BLOCK_BYTES
         self._member: Any = None
         self._content, self._place = memoryview(b""), 0
 
@@ -77,6 +80,8 @@ class Members(io.RawIOBase):
             self._member = self._decompressor()
         self._content, self._place = memoryview(b""), 0  # Freed before the next one is made.
         self._content = memoryview(self._member.decompress(block))
+        fitting = STEP_BYTES * len(block) // max(1, len(self._content))
+        self._block_bytes = min(MOST_BLOCK_BYTES, max(LEAST_BLOCK_BYTES, fitting))
         return True
 
 
