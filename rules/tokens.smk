@@ -3,8 +3,9 @@
 
 rule tokens:
     input:
-        corpus=lambda wildcards: graph.corpus_of(Path(study.results) / "tokens" / wildcards.source / wildcards.shard),
-        tokenizer=graph.tokenizer / "record.json",
+        # It follows all text. Naming that again, for every shard a file with as many inputs as there are shards, would
+        # make the time to build the graph grow with the square of their number.
+        graph.tokenizer / "record.json",
     output:
         "<results>/tokens/{source}/{shard}/record.json",
     log:

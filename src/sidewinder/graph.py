@@ -104,7 +104,14 @@ class Graph:
         return configs
 
     def corpus(self, source: str) -> Path:
-        return self.results / "corpus" / f"{source}-{fingerprint(self.source_configs[source])}"
+        return self._corpora[source]
+
+    @cached_property
+    def _corpora(self) -> dict[str, Path]:
+        return {
+            source: self.results / "corpus" / f"{source}-{fingerprint(config)}"
+            for source, config in self.source_configs.items()
+        }
 
     def corpus_shards(self, source: str) -> list[str]:
         """Training shards of a source: parts that are read, cleaned and tokenized by jobs of their own."""
@@ -123,16 +130,22 @@ class Graph:
             "sources": self.source_configs,
         }
 
-    @property
+    @cached_property
     def tokenizer(self) -> Path:
         name = f"bpe-{self.study.tokenizer.vocab_size}-{fingerprint(self.tokenizer_config)}"
         return self.results / "tokenizer" / name
 
     def tokens(self, source: str, shard: str) -> Path:
-        mark = fingerprint(self.tokenizer_config, self.source_configs[source])
-        return self.results / "tokens" / f"{source}-{mark}" / shard
+        return self._tokenized[source] / shard
 
-    @property
+    @cached_property
+    def _tokenized(self) -> dict[str, Path]:
+        return {
+            source: self.results / "tokens" / f"{source}-{fingerprint(self.tokenizer_config, config)}"
+            for source, config in self.source_configs.items()
+        }
+
+    @cached_property
     def blend(self) -> Path:
         """Folder of blend.json: shards and weights that training reads."""
         return self.results / "tokens" / f"blend-{fingerprint(self.tokenizer_config)}"
@@ -191,9 +204,6 @@ class Graph:
     def corpus_records(self, folder: Path) -> list[Path]:
         """Records of all shards of the source at a folder."""
         return [folder / shard / RECORD for shard in self.corpus_shards(self.source_at(folder))]
-
-    def corpus_of(self, folder: Path) -> Path:
-        return self.corpus(self.shard_at(folder)[0]) / RECORD
 
     def processes_of(self, folder: Path) -> int:
         """Processes that train the stage at a folder."""

@@ -132,6 +132,7 @@ def test_what_was_run_is_there(built: Graph, page: Page) -> None:
     assert "english en 100.0" in page.text
     assert "SomeForCausalLM" in page.text
     assert "length 11 9 2 short 2 1,250 1,150" in page.text
+    assert "english length short a Hm." in page.text
     weights = small_digest(built)
     assert weights in page.text
 

@@ -58,6 +58,10 @@ JOIN params AS new ON new.stage = n.stage AND new.key = old.key
 WHERE old.value IS DISTINCT FROM new.value
 ORDER BY ALL
 """
+SAMPLES = """
+SELECT d.* FROM dropped_samples AS d JOIN sources AS s USING (job) WHERE s.current
+ORDER BY d.source, d.place, d.reason, d.text
+"""
 FILTERS = """
 SELECT f.*, (SELECT string_agg(d.reason || ' ' || d.documents, ', ' ORDER BY d.documents DESC, d.reason)
              FROM dropped AS d WHERE (d.job, d.place) = (f.job, f.place) AND d.documents > 0) AS reasons
@@ -143,6 +147,7 @@ class StudyData:
     jobs: list[Row] = field(default_factory=list)
     corpus: list[Row] = field(default_factory=list)
     filters: list[Row] = field(default_factory=list)
+    dropped: list[Row] = field(default_factory=list)
     exports: list[Row] = field(default_factory=list)
     code: list[Row] = field(default_factory=list)
     machines: list[Row] = field(default_factory=list)
@@ -196,7 +201,8 @@ def read_study(database: Path, name: str, config: Row, models: Sequence[str], su
         data.curves = _curves(rows(CURVES))
         data.scores = _scores(rows(SCORES), data)
         data.jobs, data.code, data.machines = rows(JOBS), rows(CODE), rows(MACHINES)
-        data.corpus, data.filters = rows("FROM corpus ORDER BY weight DESC NULLS LAST, source"), rows(FILTERS)
+        data.corpus = rows("FROM corpus ORDER BY weight DESC NULLS LAST, source")
+        data.filters, data.dropped = rows(FILTERS), rows(SAMPLES)
         data.exports = sorted(rows(EXPORTS), key=lambda row: (_order(_checkpoint(row, named)), row["seed"]))
         data.superseded, data.changes = rows(SUPERSEDED), rows(CHANGES)
         data.events = {row["event"]: row["count"] for row in rows(EVENTS)}

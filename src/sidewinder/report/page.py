@@ -50,6 +50,7 @@ def page(data: StudyData) -> str:
             stages=tables.stages_table(data),
             corpus=tables.corpus_table(data),
             filters=tables.filters_table(data),
+            dropped=tables.dropped_table(data),
             exports=tables.exports_table(data),
             lineage=lineage_figure(data),
             example=next((job["name"] for job in data.jobs if job["suite"]), "JOB"),

@@ -9,6 +9,7 @@ from sidewinder.report.data import Row, StudyData
 from sidewinder.report.figures.common import FigureTable
 from sidewinder.report.text import count, decimal, digits, percent, power, short, size
 
+SHOWN_CHARACTERS = 160  # Of a dropped document; the catalog has more.
 KIND_NAMES = {"mamba2": "Mamba-2", "mamba1": "Mamba-1", "attention": "attention", "mlp": "MLP"}
 
 
@@ -134,6 +135,17 @@ def filters_table(data: StudyData) -> FigureTable:
             ]
         )
     return table
+
+
+def dropped_table(data: StudyData) -> FigureTable:
+    """The beginnings of a few documents that each step dropped."""
+    table = FigureTable(["source", "step", "why", "document", "text"])
+    table.words = frozenset(table.columns)
+    for row in data.dropped:
+        text = " ".join((row["text"] or "").split())
+        table.rows.append([row["source"], row["step"], row["reason"], row["document"] or "", text[:SHOWN_CHARACTERS]])
+    return table
+
 
 
 def exports_table(data: StudyData) -> FigureTable:
