@@ -9,16 +9,16 @@ from __future__ import annotations
 import re
 from typing import Annotated, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Discriminator, Field, Tag, field_validator
 
-from sidewinder.config.base import Count, Share, Strict
+from sidewinder.config.base import WORD, Count, Share, Strict
 
 Ratio = Annotated[float, Field(ge=0)]
 NGram = Annotated[int, Field(ge=1, le=100)]
 
 
 class GopherQuality(Strict):
-    """Quality rules of Gopher (arXiv 2112.11446, appendix A.1). Words are those of Unicode text; see README."""
+    """Quality rules of Gopher (arXiv 2112.11446, appendix A.1). A word is what `corpus/filters/words.py` says."""
 
     kind: Literal["gopher_quality"]
     min_doc_words: Count | None = 50
@@ -194,7 +194,13 @@ class MinHash(Strict):
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 1
 
 
-Deduplicate = Literal["exact", "none"] | MinHash
+def _word_or_block(value: object) -> str:
+    return "minhash" if isinstance(value, dict | MinHash) else WORD
+
+
+Deduplicate = Annotated[
+    Annotated[Literal["exact", "none"], Tag(WORD)] | Annotated[MinHash, Tag("minhash")], Discriminator(_word_or_block)
+]
 
 
 class Decontaminate(Strict):

@@ -11,6 +11,7 @@ from typing import Any
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
+from sidewinder.config.base import WORD
 from sidewinder.config.study import Study
 from sidewinder.errors import ConfigError
 from sidewinder.record import write_atomically
@@ -127,33 +128,35 @@ def _short(value: Any, most: int = 120) -> str:
     return text if len(text) <= most else text[: most - 1] + "…"
 
 
-_TAGS = {"packages", "jsonl", "parquet", "text", "bits_per_byte", "phonebook", "needle", "harness"}
+def _keys_at(path: list[str]) -> list[str]:
+    """Field names allowed in the block at a location, found by walking the models."""
+    schema = Study.model_json_schema()
+    _, node = _walk(path, schema)
+    options = [_resolve(option, schema) for option in node.get("oneOf", node.get("anyOf", [node]))]
+    return list(dict.fromkeys(name for option in options for name in option.get("properties", {})))
 
 
 def _without_tags(path: list[str]) -> list[str]:
     """Drops the union tags that pydantic puts into a location (`reader.jsonl.path` → `reader.path`)."""
+    return _walk(path, Study.model_json_schema())[0]
+
+
+def _walk(path: list[str], schema: dict[str, Any]) -> tuple[list[str], dict[str, Any]]:
+    """A location without union tags, and the schema there."""
     kept: list[str] = []
-    for place, part in enumerate(path):
-        is_tag = part in _TAGS and place > 0 and (path[place - 1] == "reader" or (path[0] == "suites" and place == 2))
-        if not is_tag:
+    node = schema
+    for part in path:
+        node = _resolve(node, schema)
+        options = [_resolve(option, schema) for option in node.get("oneOf", node.get("anyOf", []))]
+        tagged = [option for option in options if option.get("properties", {}).get("kind", {}).get("const") == part]
+        if tagged:
+            node = tagged[0]
+        elif options and part == WORD:
+            node = {}
+        else:
             kept.append(part)
-    return kept
-
-
-def _keys_at(path: list[str]) -> list[str]:
-    """Field names allowed in the block at a location, found by walking the models."""
-    schema = Study.model_json_schema()
-    node: dict[str, Any] = schema
-    for part in _without_tags(path):
-        node = _child(_resolve(node, schema), part, schema)
-    options = [_resolve(option, schema) for option in node.get("oneOf", node.get("anyOf", [node]))]
-    tag = path[-1] if path and path[-1] in _TAGS else None
-    names: list[str] = []
-    for option in options:
-        properties = _resolve(option, schema).get("properties", {})
-        if tag is None or properties.get("kind", {}).get("const") == tag:
-            names.extend(name for name in properties if name not in names)
-    return names
+            node = _child(node, part, schema)
+    return kept, _resolve(node, schema)
 
 
 def _resolve(node: dict[str, Any], schema: dict[str, Any]) -> dict[str, Any]:
