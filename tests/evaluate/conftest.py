@@ -8,6 +8,7 @@ import json
 import sysconfig
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -60,9 +61,9 @@ SUITES = {
 torch.set_num_threads(1)
 
 
-def random_model(name: str, vocab_size: int) -> LanguageModel:
+def random_model(name: str, vocab_size: int, **other: Any) -> LanguageModel:
     """A model whose every parameter is random and whose predictions are far from uniform."""
-    model = LanguageModel(ModelConfig.model_validate(CONFIGS[name] | {"hidden_size": 32}), vocab_size)
+    model = LanguageModel(ModelConfig.model_validate(CONFIGS[name] | {"hidden_size": 32} | other), vocab_size)
     init_weights(model, seed=1)
     generator = torch.Generator().manual_seed(2)
     with torch.no_grad():

@@ -1,7 +1,7 @@
 """Small data sets with the columns and types of the real ones, in the folder form that the suites read.
 
-Every evaluated split has at least SAMPLES rows (MMLU: one for each of its 57 subjects). The text is made of common
-words; right answers stand in the text, so that an oracle can be told them.
+Every evaluated split has SAMPLES rows (of MMLU's subjects all but one have one row, so there are more). The text is
+made of common words; right answers stand in the text, so that an oracle can be told them.
 """
 
 from __future__ import annotations
@@ -69,12 +69,12 @@ def write_all(folder: Path) -> Path:
             write(folder, path, name, split, [make(rng, place) for place in range(rows)])
     for subject in subjects():
         rng = random.Random(subject)
-        for split, rows in (("test", 1), ("validation", 1), ("dev", 5)):
+        for split, rows in (("test", SAMPLES if subject == "anatomy" else 1), ("validation", 1), ("dev", 5)):
             made = [mmlu(rng, place) | {"subject": subject} for place in range(rows)]
             write(folder, "cais/mmlu", subject, split, made, answer=ClassLabel(names=list(LETTERS)))
     (folder / "ruler").mkdir()
-    (folder / "ruler" / "dev-v2.0.json").write_text(json.dumps(squad_file(random.Random(1), 40)))
-    (folder / "ruler" / "hotpot_dev_distractor_v1.json").write_text(json.dumps(hotpot_file(random.Random(2), 60)))
+    (folder / "ruler" / "dev-v2.0.json").write_text(json.dumps(squad_file(random.Random(1), 220)))
+    (folder / "ruler" / "hotpot_dev_distractor_v1.json").write_text(json.dumps(hotpot_file(random.Random(2), 170)))
     return folder
 
 
@@ -236,8 +236,8 @@ def trec(rng: random.Random, place: int) -> Row:
     }
 
 
-def paragraph(rng: random.Random) -> str:
-    return words(rng, rng.randint(20, 60)).capitalize() + "."
+def paragraph(rng: random.Random, longest: int = 60) -> str:
+    return words(rng, rng.randint(longest // 3, longest)).capitalize() + "."
 
 
 def squad_file(rng: random.Random, articles: int) -> Row:
@@ -258,7 +258,7 @@ def hotpot_file(rng: random.Random, questions: int) -> list[Row]:
     """As hotpot_dev_distractor_v1.json."""
     made = []
     for question in range(questions):
-        context = [[f"Title {question} {at}", [paragraph(rng), " " + paragraph(rng)]] for at in range(10)]
+        context = [[f"Title {question} {at}", [paragraph(rng, 18), " " + paragraph(rng, 18)]] for at in range(10)]
         made.append({"question": f"What of {question}?", "answer": context[0][1][0].split()[2], "context": context})
     return made
 

@@ -41,7 +41,6 @@ FOLDERS = {
     "arc_easy": "arc",
     "arc_challenge": "arc",
     "mmlu": "mmlu/default",
-    "mmlu_continuation": "mmlu/continuation",
     "truthfulqa_mc2": "truthfulqa",
 }
 """Where lm-eval keeps tasks of the presets whose folder has another name."""
@@ -67,6 +66,8 @@ def _folder(name: str) -> Path | None:
         return TASKS / "ruler"
     if name in NATURAL:
         return TASKS / name.split("_")[0]
+    if name.startswith("mmlu_"):
+        return TASKS / "mmlu" / ("continuation" if name.endswith("continuation") else "default")
     if name in STANDARD_TASKS or name in MMLU_FORMATS:
         return TASKS / FOLDERS.get(name, name)
     return None
