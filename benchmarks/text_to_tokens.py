@@ -11,7 +11,8 @@ Source files, documentation and translations of what is installed here become gz
 - SentencePiece and gigatoken alone: texts in memory to ids in memory.
 
 Workers are processes that have imported what they need before the clock starts; threads are threads of one process.
-Processor seconds are told as well, for machines on which other work runs beside. Files come from the page cache. Memory is the largest resident set of a worker.
+Processor seconds are told as well, for machines on which other work runs beside. Files come from the page cache.
+Memory is the largest resident set of a worker.
 """
 
 from __future__ import annotations
@@ -19,7 +20,6 @@ from __future__ import annotations
 import argparse
 import json
 import multiprocessing
-import resource
 import shutil
 import tempfile
 import time
@@ -146,7 +146,13 @@ def measured(job: Callable[..., None], *arguments: Any) -> tuple[float, int]:
     """(processor seconds, peak memory of this process so far) of one job."""
     start = time.process_time()
     job(*arguments)
-    return time.process_time() - start, 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return time.process_time() - start, peak_bytes()
+
+
+def peak_bytes() -> int:
+    """Largest resident set of this process. getrusage would count that of the process which started it as well."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return 1024 * next(int(line.split()[1]) for line in lines if line.startswith("VmHWM:"))
 
 
 class Workers:
