@@ -175,6 +175,7 @@ def train(graph: Graph, stage: Stage, *, shift: float = 0.0) -> None:
             "steps": len(losses),
             "tokens": len(losses) * tokens,
             "final_loss": losses[-1] + shift,
+            "data": {"packing": "concatenate", "lengths": {"32": 0.25, "64": 0.75}},
             "train_s": len(losses) * tokens / SPEED[stage.model_name],
             "tokens_per_s": SPEED[stage.model_name],
             "attempts": [{"started_at": 1000.0, "from_step": 0, "code": "c0de"}],

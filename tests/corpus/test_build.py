@@ -163,6 +163,19 @@ def test_a_change_redoes_what_depends_on_it(tmp_path: Path, graph_of: GraphOf) -
     assert sentence(7000) in all_texts(graph)
 
 
+def test_shards_of_other_files_are_refused(tmp_path: Path, graph_of: GraphOf) -> None:
+    many(tmp_path / "data", files=2)
+    graph = graph_of({"kind": "jsonl", "path": str(tmp_path / "data")}, shards=2)
+    build_shard(graph, "text", "train-00000")
+    write_jsonl(tmp_path / "data" / "a-part.jsonl", [{"text": sentence(8000 + line)} for line in range(90)])
+    forget()
+    build_shard(graph, "text", "train-00001")
+    with pytest.raises(DataError, match=r"added, removed or changed after 1 of its 2 shards .* train-00000"):
+        deduplicate_source(graph, "text", 1)
+    build_source(graph, "text")
+    assert len(all_texts(graph)) == 210
+
+
 def test_the_same_bytes_again(tmp_path: Path, graph_of: GraphOf) -> None:
     many(tmp_path / "data")
     reader = {"kind": "jsonl", "path": str(tmp_path / "data")}

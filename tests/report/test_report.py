@@ -133,6 +133,7 @@ def test_what_was_run_is_there(built: Graph, page: Page) -> None:
     assert "SomeForCausalLM" in page.text
     assert "length 11 9 2 short 2 1,250 1,150" in page.text
     assert "english length short a Hm." in page.text
+    assert f"pretrain-64 25.0{SPACE}% 75.0{SPACE}%" in page.text
     weights = small_digest(built)
     assert weights in page.text
 

@@ -26,6 +26,7 @@ from sidewinder.config.study import LOOKUP
 from sidewinder.corpus.duplicates import Dropped, exact
 from sidewinder.corpus.facts import check_not_empty, source_facts
 from sidewinder.corpus.minhash import near
+from sidewinder.corpus.pieces import cut_digest, divide
 from sidewinder.corpus.rows import save
 from sidewinder.corpus.shard import text_hash
 from sidewinder.corpus.shards import (
@@ -38,6 +39,7 @@ from sidewinder.corpus.shards import (
     read_lines,
     text_path,
 )
+from sidewinder.errors import DataError
 from sidewinder.graph import HELDOUT, Graph
 from sidewinder.record import RECORD, Job, check, outputs_of, read_record, write_atomically
 
@@ -55,17 +57,33 @@ def deduplicate_source(graph: Graph, source: str, workers: int) -> None:
             return
         for entry in inputs:
             check(entry)
+        facts = [read_record(folder / shard / RECORD)["facts"] for shard in shards]
+        _check_cut(graph, source, facts)
         wanted: Deduplicate = graph.study.sources[source].deduplicate if source != LOOKUP else "none"
         left_out = _left_out(graph, source, wanted)
         heldout = gather([folder / shard / HELDOUT_TEXT for shard in shards], text_path(graph, source, HELDOUT), wanted)
         for shard in shards:
             job.output("duplicates", duplicates_path(graph, source, shard))
         job.output("heldout", text_path(graph, source, HELDOUT))
-        facts = [read_record(folder / shard / RECORD)["facts"] for shard in shards]
         job.facts |= source_facts(facts, left_out, heldout)
         check_not_empty(source, job.facts)
         texts = [next(entry.sha256 for entry in part if entry.role == "text") for part in parts]
         job.output("summary", _write_summary(folder, shards, texts, facts, left_out, heldout["kept"]))
+
+
+def _check_cut(graph: Graph, source: str, facts: list[dict[str, Any]]) -> None:
+    """Raises DataError where shards were cut from other files than there are now: text would be lost or doubled."""
+    if source == LOOKUP:
+        return
+    config, shards = graph.study.sources[source], graph.corpus_shards(source)
+    now = [cut_digest(pieces) for pieces in divide(config.reader, config.shards)]
+    other = [shard for shard, one, cut in zip(shards, facts, now, strict=True) if one["cut"] != cut]
+    if other:
+        raise DataError(
+            f"source {source}: files were added, removed or changed after {len(other):,} of its {len(now):,} shards "
+            f"were read, the first of them {other[0]}",
+            remedy=f"delete their folders in {graph.corpus(source)} and run the study again",
+        )
 
 
 def _write_summary(

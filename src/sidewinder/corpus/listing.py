@@ -24,7 +24,6 @@ from sidewinder.config.readers import (
 from sidewinder.corpus.packages import package_files
 from sidewinder.corpus.storage import Entry, Storage
 from sidewinder.errors import DataError
-from sidewinder.record import digest
 
 COMPRESSED = (".gz", ".zst", ".xz", ".bz2")
 JSON_LINES = tuple(f"**/*{kind}{suffix}" for kind in (".jsonl", ".ndjson") for suffix in ("", *COMPRESSED))
@@ -55,11 +54,6 @@ def listing(reader: Reader) -> tuple[Entry, ...]:
 def forget() -> None:
     """Drops what is known of all sources: the next look walks again."""
     _listings.clear()
-
-
-def listing_digest(reader: Reader) -> str:
-    """Digest of names and sizes: jobs that cut the same source must have seen the same files."""
-    return digest([(entry.name, entry.size_bytes) for entry in listing(reader)])
 
 
 def patterns(reader: FilesKind) -> tuple[str, ...]:

@@ -14,14 +14,14 @@ from dataclasses import dataclass
 from itertools import accumulate, pairwise
 
 from sidewinder.config.readers import FilesReader, PackagesReader, Reader, TextReader, WarcReader
-from sidewinder.corpus.listing import COMPRESSED, forget, listing, listing_digest
+from sidewinder.corpus.listing import COMPRESSED, forget, listing
 from sidewinder.corpus.packages import package_artifacts, package_files
 from sidewinder.corpus.storage import Entry, Storage, is_remote
 from sidewinder.errors import DataError
 from sidewinder.progress import Progress
 from sidewinder.record import Artifact, digest
 
-__all__ = ["Piece", "artifacts", "divide", "forget", "listing", "listing_digest"]
+__all__ = ["Piece", "artifacts", "cut_digest", "divide", "forget", "listing"]
 
 LEAST_PIECE_BYTES = 1024  # Shorter ranges would mostly be empty.
 UNITS_A_SHARD = 8  # A large file is cut this fine, so that shards differ by a sixteenth at most.
@@ -66,6 +66,11 @@ def divide(reader: Reader, shards: int) -> list[list[Piece]]:
             )
         _divided[key] = entries, [_merged(units[begin:end]) for begin, end in pairwise(_bounds(units, shards))]
     return _divided[key][1]
+
+
+def cut_digest(pieces: list[Piece]) -> str:
+    """Digest of where pieces begin and end, by which shards show that they were cut from the same files."""
+    return digest([(piece.name or piece.path, piece.start, piece.end, piece.size_bytes) for piece in pieces])
 
 
 def cuttable(reader: Reader, entry: Entry) -> bool:

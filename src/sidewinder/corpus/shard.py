@@ -27,7 +27,7 @@ from sidewinder.corpus.facts import first_step
 from sidewinder.corpus.filters import Block, blocks, files
 from sidewinder.corpus.lookup import build_lookup
 from sidewinder.corpus.minhash import Signatures
-from sidewinder.corpus.pieces import artifacts, divide
+from sidewinder.corpus.pieces import artifacts, cut_digest, divide
 from sidewinder.corpus.read import REASONS, Reader, reader
 from sidewinder.corpus.rows import KEY, Rows
 from sidewinder.corpus.shards import HELDOUT_TEXT, KEYS, SIGNATURES, TEXT, TextWriter
@@ -65,7 +65,7 @@ def build_shard(graph: Graph, source: str, shard: str) -> None:
         for role, name in (("text", TEXT), ("heldout", HELDOUT_TEXT), ("keys", KEYS), ("signatures", SIGNATURES)):
             if role != "signatures" or isinstance(config.deduplicate, MinHash):
                 job.output(role, folder / name)
-        job.facts |= shard_facts(read, chain, written)
+        job.facts |= shard_facts(read, chain, written) | {"cut": cut_digest(pieces)}
         _report_unreadable(f"{source}/{shard}", job.facts)
 
 
@@ -110,6 +110,7 @@ def write(
             written.documents[part] += 1
             written.bytes[part] += len(content)
             progress.update(len(content))
+            del document, content  # The next one may be large.
     return written
 
 

@@ -62,6 +62,11 @@ SAMPLES = """
 SELECT d.* FROM dropped_samples AS d JOIN sources AS s USING (job) WHERE s.current
 ORDER BY d.source, d.place, d.reason, d.text
 """
+LENGTHS = """
+SELECT DISTINCT s.kind, s.context_tokens, split_part(f.key, '.', 3)::BIGINT AS from_tokens, f.number AS share
+FROM facts AS f JOIN stages AS s ON s.job = f.job AND s.current WHERE f.key LIKE 'data.lengths.%'
+ORDER BY ALL
+"""
 FILTERS = """
 SELECT f.*, (SELECT string_agg(d.reason || ' ' || d.documents, ', ' ORDER BY d.documents DESC, d.reason)
              FROM dropped AS d WHERE (d.job, d.place) = (f.job, f.place) AND d.documents > 0) AS reasons
@@ -148,6 +153,7 @@ class StudyData:
     corpus: list[Row] = field(default_factory=list)
     filters: list[Row] = field(default_factory=list)
     dropped: list[Row] = field(default_factory=list)
+    lengths: list[Row] = field(default_factory=list)
     exports: list[Row] = field(default_factory=list)
     code: list[Row] = field(default_factory=list)
     machines: list[Row] = field(default_factory=list)
@@ -202,7 +208,7 @@ def read_study(database: Path, name: str, config: Row, models: Sequence[str], su
         data.scores = _scores(rows(SCORES), data)
         data.jobs, data.code, data.machines = rows(JOBS), rows(CODE), rows(MACHINES)
         data.corpus = rows("FROM corpus ORDER BY weight DESC NULLS LAST, source")
-        data.filters, data.dropped = rows(FILTERS), rows(SAMPLES)
+        data.filters, data.dropped, data.lengths = rows(FILTERS), rows(SAMPLES), rows(LENGTHS)
         data.exports = sorted(rows(EXPORTS), key=lambda row: (_order(_checkpoint(row, named)), row["seed"]))
         data.superseded, data.changes = rows(SUPERSEDED), rows(CHANGES)
         data.events = {row["event"]: row["count"] for row in rows(EVENTS)}

@@ -51,6 +51,7 @@ def page(data: StudyData) -> str:
             corpus=tables.corpus_table(data),
             filters=tables.filters_table(data),
             dropped=tables.dropped_table(data),
+            documents=tables.lengths_table(data),
             exports=tables.exports_table(data),
             lineage=lineage_figure(data),
             example=next((job["name"] for job in data.jobs if job["suite"]), "JOB"),

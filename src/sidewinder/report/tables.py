@@ -147,6 +147,18 @@ def dropped_table(data: StudyData) -> FigureTable:
     return table
 
 
+def lengths_table(data: StudyData) -> FigureTable:
+    """Share of each stage's tokens from documents of at least so many tokens, and fewer than the next column's."""
+    bins = sorted({row["from_tokens"] for row in data.lengths})
+    table = FigureTable(["stage", *(f"{size:,}" for size in bins)])
+    table.words = frozenset({"stage"})
+    shares: dict[str, dict[int, float]] = {}
+    for row in data.lengths:
+        shares.setdefault(f"{row['kind']}-{row['context_tokens']}", {})[row["from_tokens"]] = row["share"]
+    for stage, found in shares.items():
+        table.rows.append([stage, *(percent(found.get(size, 0.0), 1) for size in bins)])
+    return table
+
 
 def exports_table(data: StudyData) -> FigureTable:
     table = FigureTable(
