@@ -12,6 +12,7 @@ import fsspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from moto.server import ThreadedMotoServer
 from tests.corpus.conftest import sentence, write_jsonl
 from tests.corpus.reading import read, source
 
@@ -38,9 +39,7 @@ def memory() -> Iterator[Any]:
 
 @pytest.fixture(scope="module")
 def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Any]]:
-    pytest.importorskip("s3fs")
-    moto = pytest.importorskip("moto.server")
-    server = moto.ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     server.start()
     host, port = server.get_host_and_port()
     with pytest.MonkeyPatch.context() as patch:
@@ -97,7 +96,6 @@ def test_a_missing_bucket_is_a_clear_error(s3: dict[str, Any]) -> None:
 
 
 def test_a_server_that_is_not_there_is_a_clear_error() -> None:
-    pytest.importorskip("s3fs")
     storage = {"endpoint_url": "http://127.0.0.1:1", "anon": True, "config_kwargs": {"retries": {"max_attempts": 0}}}
     with pytest.raises(DataError, match=r"cannot reach s3://bucket.*\n  remedy: check the address, the network"):
         read(source(kind="jsonl", path="s3://bucket/data", storage=storage))

@@ -10,13 +10,11 @@ from typing import Any
 
 import pytest
 from tests.corpus.reading import read, source
+from warcio.statusandheaders import StatusAndHeaders
+from warcio.warcwriter import WARCWriter
 
 from sidewinder.corpus import pieces
 from sidewinder.errors import DataError
-
-warcio = pytest.importorskip("warcio")
-from warcio.statusandheaders import StatusAndHeaders  # noqa: E402
-from warcio.warcwriter import WARCWriter  # noqa: E402
 
 WORDS = "The lantern was carried over the bridge in the morning, and nobody asked why it was still burning. " * 3
 PAGE = f"""<html><head><title>T</title><script>var x = "script text";</script></head>
@@ -79,7 +77,6 @@ def found_in(archive: Archive, **values: Any) -> Any:
 
 
 def test_pages_become_their_main_text(archive: Archive) -> None:
-    pytest.importorskip("resiliparse")
     archive.page(PAGE.encode())
     archive.record("request", b"GET / HTTP/1.1\r\n\r\n")
     archive.page(b"\x89PNG", "image/png")
@@ -111,7 +108,6 @@ def test_pages_become_their_main_text(archive: Archive) -> None:
     ],
 )
 def test_pages_are_decoded(tmp_path: Path, payload: bytes, content_type: str, headers: dict[str, str]) -> None:
-    pytest.importorskip("resiliparse")
     archive = Archive(tmp_path / "a.warc.gz")
     archive.page(payload, content_type, **headers)
     found = found_in(archive)

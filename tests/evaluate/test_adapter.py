@@ -10,6 +10,7 @@ import pytest
 import torch
 from lm_eval.api.instance import Instance
 from lm_eval.api.registry import get_model
+from lm_eval.models.huggingface import HFLM  # Needs accelerate.
 
 from sidewinder.errors import EvaluationError
 from sidewinder.evaluate.adapter import SidewinderLM
@@ -17,9 +18,6 @@ from sidewinder.evaluate.subject import Subject
 from sidewinder.export.tokenizer import write_tokenizer
 from sidewinder.export.write import write_model
 from sidewinder.model.checkpoint import ModelInfo, save_model
-
-pytest.importorskip("accelerate", reason="lm-eval's `hf` model imports it")
-from lm_eval.models.huggingface import HFLM
 
 
 def requests(kind: Any, arguments: list[tuple[Any, ...]]) -> list[Instance]:
