@@ -1,6 +1,7 @@
 """From text shards to tokens and blend.json: SentencePiece's ids, complete, in order, held-out text kept out."""
 
 import json
+import struct
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -45,6 +46,33 @@ def test_tokens_are_sentencepieces_and_each_document_ends(encoded: Graph) -> Non
             assert found != expected, "documents are shuffled"
             found, expected = sorted(found), sorted(expected)
         assert found == expected
+
+
+def read_by_the_description(prefix: Path) -> list[list[int]]:
+    """Documents of an indexed data set, read from the format's description and with nothing of ours."""
+    index = prefix.with_suffix(".idx").read_bytes()
+    magic, version, code, sequences, bounds = struct.unpack_from("<9sQBQQ", index)
+    assert (magic, version, bounds) == (b"MMIDIDX\0\0", 1, sequences + 1)
+    width, letter = {4: (4, "i"), 8: (2, "H")}[code]
+    sizes = struct.unpack_from(f"<{sequences}i", index, 34)
+    pointers = struct.unpack_from(f"<{sequences}q", index, 34 + 4 * sequences)
+    first = struct.unpack_from(f"<{bounds}q", index, 34 + 12 * sequences)
+    assert len(index) == 34 + 12 * sequences + 8 * bounds
+    assert first == tuple(range(bounds))
+    content = prefix.with_suffix(".bin").read_bytes()
+    assert len(content) == width * sum(sizes)
+    return [
+        list(struct.unpack_from(f"<{size}{letter}", content, pointer))
+        for size, pointer in zip(sizes, pointers, strict=True)
+    ]
+
+
+def test_another_reader_finds_every_text(encoded: Graph) -> None:
+    tokenizer = load(encoded.tokenizer)
+    for source, shard in every_shard(encoded):
+        found = read_by_the_description(encoded.tokens(source, shard) / "tokens")
+        assert all(document[-1] == 2 and 2 not in document[:-1] for document in found)
+        assert sorted(tokenizer.decode(document) for document in found) == sorted(texts(encoded, source, shard))
 
 
 def test_counts_add_up_from_text_to_blend(encoded: Graph) -> None:
