@@ -89,14 +89,14 @@ def documents(graph: Graph, source: str, shard: str) -> Iterator[dict[str, Any]]
 
     Raises CorruptArtifact where a file is missing, truncated or altered.
     """
-    lines = read_lines(text_path(graph, source, shard))
+    path = text_path(graph, source, shard)
     left_out = _left_out(duplicates_path(graph, source, shard)) if shard != HELDOUT else iter(())
     skip = next(left_out, None)
-    for place, line in enumerate(lines):
+    for place, line in enumerate(read_lines(path)):
         if place == skip:
             skip = next(left_out, None)
         else:
-            yield _parsed(line, text_path(graph, source, shard))
+            yield _parsed(line, path)
 
 
 def read_lines(path: Path) -> Iterator[bytes]:

@@ -54,6 +54,12 @@ class Gigatoken:
         return Tokenizer.from_json(made)
 
 
+def prepare(path: Path, tokenizer: Any) -> None:
+    """Makes what is kept beside a tokenizer, so that no encoding job has to; does nothing where it cannot be made."""
+    with suppress(ImportError, ValueError):
+        Gigatoken(path, tokenizer)
+
+
 def _of_sentencepiece(converted: Any, tokenizer: Any) -> str:
     """gigatoken's own tokenizer.json of a model, but for its control pieces, and what is joined into one."""
     content = json.loads(converted._hf_json)

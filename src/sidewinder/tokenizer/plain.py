@@ -12,7 +12,8 @@ from functools import cached_property
 from itertools import pairwise
 from typing import Any
 
-PIECES, TRAINER, NORMALIZER = 1, 2, 3  # Fields of sentencepiece_model.proto's ModelProto.
+TRAINER, NORMALIZER = 2, 3  # Fields of sentencepiece_model.proto's ModelProto.
+PIECE_KEY = 1 << 3 | 2  # How each of its pieces begins; those come first, and are many.
 MODEL_TYPE, BPE, SUFFIX = 3, 2, 24  # Of its TrainerSpec: the kind of model, whether ▁ ends words.
 CHARSMAP, DUMMY_PREFIX, REMOVE_SPACES, ESCAPE_SPACES = 2, 3, 4, 5  # Of its NormalizerSpec; the last three default to 1.
 SPACE = "\u2581"
@@ -23,7 +24,7 @@ def is_plain(content: bytes) -> bool:
     """Whether a model file is BPE over the text as it is. Raises ValueError where it is no such file."""
     trainer: dict[int, int | bytes] = {}
     normalizer: dict[int, int | bytes] = {}
-    for field, value in _fields(content):
+    for field, value in _fields(content, _after_pieces(content)):
         if field == TRAINER and isinstance(value, bytes):
             trainer = dict(_fields(value))
         elif field == NORMALIZER and isinstance(value, bytes):
@@ -85,9 +86,16 @@ def _both(character: str) -> str:
     return SPACE + " " if character == SPACE else character
 
 
-def _fields(content: bytes) -> Iterator[tuple[int, int | bytes]]:
+def _after_pieces(content: bytes) -> int:
+    """Where the first field begins that is no short piece."""
+    place, last = 0, len(content) - 1
+    while place < last and content[place] == PIECE_KEY and content[place + 1] < 0x80:
+        place += 2 + content[place + 1]
+    return place
+
+
+def _fields(content: bytes, place: int = 0) -> Iterator[tuple[int, int | bytes]]:
     """(number, value) of each field of a protobuf message: integers, or the bytes of anything else."""
-    place = 0
     while place < len(content):
         key, place = _varint(content, place)
         number, wire = key >> 3, key & 7

@@ -17,8 +17,9 @@ from sidewinder.config.tokenizer import Tokenizer
 from sidewinder.errors import ConfigError
 from sidewinder.graph import Graph
 from sidewinder.record import RECORD, Job, outputs_of
-from sidewinder.tokenizer import MODEL, load
+from sidewinder.tokenizer import MODEL, load, model_file
 from sidewinder.tokenizer.bring import copy_tokenizer, write_bytes
+from sidewinder.tokenizer.fast import prepare
 from sidewinder.tokenizer.fertility import fertility
 from sidewinder.tokenizer.memory import check_memory
 from sidewinder.tokenizer.sample import Sample
@@ -50,6 +51,7 @@ def train_tokenizer(graph: Graph) -> None:
             for role, path in copy_tokenizer(config, graph.tokenizer).items():
                 job.output(role, path)
         tokenizer = load(graph.tokenizer)
+        prepare(model_file(graph.tokenizer), tokenizer)
         job.facts |= {"vocab_size": tokenizer.get_piece_size()} | fertility(graph, tokenizer)
 
 
