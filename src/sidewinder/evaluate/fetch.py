@@ -7,9 +7,10 @@ takes the same ones. A data set that cannot be had is named, and the others are 
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import sys
+import tempfile
+import zipfile
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,14 +25,14 @@ from sidewinder.record import file_digest, write_atomically
 SCROLLS = "tau/scrolls"
 SCROLLS_NAMES = {"scrolls_narrativeqa": "narrative_qa", "scrolls_qasper": "qasper", "scrolls_quality": "quality"}
 SCROLLS_SPLITS = ("train", "validation")
-HUB = "https://huggingface.co"
+HUB = "https://huggingface.co/datasets"
 ESSAY_TASKS = ("niah_single_2", "niah_single_3", "niah_multikey_1", "niah_multivalue", "niah_multiquery")
 FILES = {
     # RULER's question files: (place in the folder, address). The second is pinned by lm-eval itself.
     "ruler_qa_squad": ("ruler/dev-v2.0.json", "https://rajpurkar.github.io/SQuAD-explorer/dataset/dev-v2.0.json"),
     "ruler_qa_hotpot": (
         "ruler/hotpot_dev_distractor_v1.json",
-        f"{HUB}/datasets/namlh2004/hotpotqa/resolve/7e54db4656209750ff487f6fdf8e39a66dba136b/hotpot_dev_distractor_v1.json",
+        f"{HUB}/namlh2004/hotpotqa/resolve/7e54db4656209750ff487f6fdf8e39a66dba136b/hotpot_dev_distractor_v1.json",
     ),
 }
 
@@ -163,11 +164,16 @@ def _fetch_set(need: Need, into: Path, revision: str | None) -> dict[str, Any]:
 def _load(need: Need, revision: str) -> Any:
     import datasets
 
-    if need.path == SCROLLS:
-        address = f"{os.environ.get('HF_ENDPOINT', HUB)}/datasets/{SCROLLS}/resolve/{revision}/{need.name}.zip"
-        files = {split: f"zip://{need.name}/{split}.jsonl::{address}" for split in SCROLLS_SPLITS}
-        return datasets.load_dataset("json", data_files=files)
-    return datasets.load_dataset(need.path, need.name, revision=revision)
+    if need.path != SCROLLS:
+        return datasets.load_dataset(need.path, need.name, revision=revision)
+    from huggingface_hub import hf_hub_download
+
+    archive = hf_hub_download(SCROLLS, f"{need.name}.zip", repo_type="dataset", revision=revision)
+    with tempfile.TemporaryDirectory() as scratch, zipfile.ZipFile(archive) as opened:
+        files = {split: opened.extract(f"{need.name}/{split}.jsonl", scratch) for split in SCROLLS_SPLITS}
+        return datasets.DatasetDict(
+            {split: datasets.Dataset.from_json(file, keep_in_memory=True) for split, file in files.items()}
+        )
 
 
 def _fetch_file(need: Need, into: Path) -> dict[str, Any]:

@@ -1,0 +1,177 @@
+"""A suite of units: what is bad is named and the rest goes on; a killed suite goes on; processes share the work."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from datasets import Dataset
+
+from sidewinder.config.suites import Harness
+from sidewinder.errors import EvaluationError
+from sidewinder.evaluate import adapter, harness
+from sidewinder.evaluate.journal import Journal, request_key
+from sidewinder.evaluate.local_data import LocalData, MissingData
+from sidewinder.evaluate.run import PARTS, evaluate
+from sidewinder.evaluate.samples import read_samples
+from sidewinder.evaluate.subject import Subject
+from sidewinder.graph import Graph
+from sidewinder.record import RECORD, file_digest, read_record
+
+from .local_sets import TABLE, write
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    """PIQA, WinoGrande and, with a column missing, OpenBookQA."""
+    import random
+
+    folder = tmp_path / "data"
+    for path, name, splits, make in TABLE:
+        if path in ("baber/piqa", "allenai/winogrande", "allenai/openbookqa"):
+            for split in splits:
+                rows = [make(random.Random(at), at) for at in range(60)]
+                if path == "allenai/openbookqa":
+                    rows = [{key: value for key, value in row.items() if key != "choices"} for row in rows]
+                write(folder, path, name, split, rows)
+    return folder
+
+
+def suite(**settings: Any) -> Harness:
+    return Harness.model_validate({"kind": "harness"} | settings)
+
+
+def test_what_is_bad_is_named_and_the_rest_goes_on(hybrid: Subject, data: Path, tmp_path: Path) -> None:
+    tasks = ["piqa", "arc_easy", "openbookqa", "sidewinder_phonebook", "winogrande"]
+    outcome = harness.run(hybrid, suite(tasks=tasks, samples=50, lengths_tokens=[80]), tmp_path / "a", data=data)
+    missing = outcome.facts["missing"]
+    assert set(missing) == {"arc_easy-0shot", "openbookqa-0shot"}
+    assert "data set allenai/ai2_arc (ARC-Easy) is not at" in missing["arc_easy-0shot"]
+    assert "sidewinder datasets fetch" in missing["arc_easy-0shot"]
+    assert "lm-eval task 'openbookqa'" in missing["openbookqa-0shot"]
+    assert "choices" in missing["openbookqa-0shot"]
+    assert {score.task for score in outcome.scores} == {"piqa", "winogrande", "sidewinder_phonebook"}
+    assert all(value.startswith("sha256:") for value in outcome.facts["datasets"].values())
+    assert {"lm-eval", "piqa", "piqa template"} <= outcome.versions.keys()
+    with pytest.raises(EvaluationError, match=r"no task of the suite could be run:\n.*arc_easy(.|\n)*openbookqa"):
+        harness.run(hybrid, suite(tasks=["arc_easy", "openbookqa"]), tmp_path / "b", data=data)
+
+
+def test_a_task_that_gives_nan_is_named_and_the_rest_goes_on(hybrid: Subject, data: Path, tmp_path: Path) -> None:
+    with torch.no_grad():
+        hybrid.model.head.weight[5] = float("nan")
+    tasks = ["piqa", "sidewinder_phonebook"]
+    outcome = harness.run(hybrid, suite(tasks=tasks, samples=3, lengths_tokens=[80]), tmp_path / "a", data=data)
+    assert "is nan" in outcome.facts["missing"]["piqa-0shot"]
+    assert {score.task for score in outcome.scores} == {"sidewinder_phonebook"}
+
+
+def test_long_samples_are_cut_and_counted(hybrid: Subject, data: Path, tmp_path: Path) -> None:
+    hybrid.context_tokens = 30
+    outcome = harness.run(hybrid, suite(tasks=["piqa"], samples=50), tmp_path / "a", data=data)
+    pairs = [
+        (sample["prompt"], text)
+        for sample in read_samples(outcome.sample_files[0])
+        for text in sample["details"]["continuations"]
+    ]
+    longer = sum(len(hybrid.encode(prompt + text)) > 31 for prompt, text in pairs)
+    assert 0 < outcome.facts["truncated"] == longer
+
+
+def test_a_killed_suite_goes_on_where_it_was(
+    hybrid: Subject, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = suite(tasks=["piqa", "winogrande"], samples=40)
+    whole = harness.run(hybrid, asked, tmp_path / "whole", data=data)
+    score, calls = adapter.score_batch, 0
+
+    def limited(*given: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        if calls > limit:
+            raise KeyboardInterrupt
+        return score(*given)
+
+    monkeypatch.setattr(adapter, "score_batch", limited)
+    folder, limit = tmp_path / "killed", 10**9
+    harness.run(hybrid, asked, tmp_path / "counted", data=data)
+    all_batches, calls, limit = calls, 0, calls - 2
+    with pytest.raises(KeyboardInterrupt):
+        harness.run(hybrid, asked, folder, data=data, identity="one")
+    (journal,) = folder.rglob("answers-0.jsonl")
+    assert list(folder.rglob("piqa-0shot.json")), "the first task is done"
+    with journal.open("a") as stream:
+        stream.write('\n["half a li')
+    calls, limit = 0, 10**9
+    resumed = harness.run(hybrid, asked, folder, data=data, identity="one")
+    assert calls == 2 < all_batches
+    assert resumed.scores == whole.scores
+    assert [read_samples(one) for one in resumed.sample_files] == [read_samples(one) for one in whole.sample_files]
+    calls = 0
+    harness.run(hybrid, asked, folder, data=data, identity="another")
+    assert calls == all_batches, "nothing is taken over from other inputs"
+
+
+def test_answers_are_found_by_what_was_asked(tmp_path: Path) -> None:
+    keys = [request_key("loglikelihood", ("a", "b"), 96), request_key("loglikelihood", ("a", "b"), 97)]
+    assert keys[0] != keys[1] != request_key("generate_until", ("a", "b"), 97)
+    journal = Journal(tmp_path)
+    journal.add({keys[0]: [-1.25, True]})
+    journal.add({keys[1]: "text\n"})
+    again = Journal(tmp_path, rank=1)
+    assert (again[keys[0]], again[keys[1]], again.found) == ([-1.25, True], "text\n", 2)
+
+
+def test_data_that_is_not_what_was_fetched_is_named(data: Path) -> None:
+    files = sorted((data / "baber/piqa/default").iterdir())
+    entry = {"revision": "0123abcd", "files": {file.name: {"sha256": file_digest(file)} for file in files}}
+    (data / "manifest.json").write_text(json.dumps({"format": 1, "datasets": {"baber/piqa/default": entry}}))
+    local = LocalData(data)
+    assert set(local.load("baber/piqa")) == {"train", "validation"}
+    assert local.used == {"baber/piqa/default": "0123abcd"}
+    with pytest.raises(MissingData, match=r"split test of data set baber/piqa is not at"):
+        local.load("baber/piqa", None, "test")
+    Dataset.from_list([{"goal": "other"}]).to_parquet(str(files[0]))
+    with pytest.raises(EvaluationError, match=r"files of baber/piqa/default in .* are not those of its manifest"):
+        LocalData(data).load("baber/piqa")
+    (data / "manifest.json").unlink()
+    files[0].write_bytes(b"PAR1 and no more")
+    with pytest.raises(EvaluationError, match=r"cannot read .*piqa"):
+        LocalData(data).load("baber/piqa")
+
+
+def test_two_processes_give_what_one_gives(graph: Graph, tmp_path: Path) -> None:
+    """The whole command under torchrun: the first process writes, both answer."""
+    stage = next(stage for stage in graph.stages if stage.model_name == "transformer")
+    folder = graph.evaluation(stage, "cloze")
+    evaluate(graph, stage, "cloze")
+    alone = [(folder / name).read_bytes() for name in ("scores.json", "samples.parquet")]
+    for name in (RECORD, f".{RECORD}", "scores.json", "samples.parquet"):
+        (folder / name).unlink()
+    config = tmp_path / "study.yaml"
+    config.write_text(yaml.safe_dump(graph.study.model_dump(mode="json")))
+    command = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        "--nproc-per-node",
+        "2",
+        "-m",
+        "sidewinder",
+    ]
+    command += ["evaluate", "--into", str(folder), "--config", str(config)]
+    done = subprocess.run(
+        command, env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True, timeout=300, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert [(folder / name).read_bytes() for name in ("scores.json", "samples.parquet")] == alone
+    assert read_record(folder / RECORD)["facts"]["samples"] == 12
+    assert not (folder / PARTS).exists()
