@@ -125,7 +125,7 @@ class Graph:
     @cached_property
     def tokenizer_config(self) -> dict[str, Any]:
         return {
-            "tokenizer": self.study.tokenizer.model_dump(),
+            "tokenizer": self.study.tokenizer.identity,
             "weights": self.study.weights,
             "sources": self.source_configs,
         }
