@@ -18,6 +18,7 @@ from sidewinder.report.figures.cost import clock, cost_figures, timeline
 from sidewinder.report.figures.lengths import length_figures
 from sidewinder.report.figures.lineage import lineage_figure
 from sidewinder.report.figures.loss import loss_figures
+from sidewinder.report.paper_table import paper_table
 from sidewinder.report.svg import mark, picture, tag
 from sidewinder.report.text import NBSP, count, date, digits, power, seconds, short, size
 from sidewinder.report.verdict import verdict
@@ -44,6 +45,7 @@ def page(data: StudyData) -> str:
             bytes={"panels": by_source, "table": bytes_table},
             leaderboard=score_tables.leaderboard(data),
             scores=score_tables.all_scores(data),
+            paper=paper_table(data),
             cost={"panels": cost, "table": cost_table},
             timeline={"figure": gantt, "table": kinds_table},
             models=tables.models_table(data),

@@ -70,8 +70,13 @@ def _stage(score: Score) -> tuple[bool, int]:
     return score.checkpoint.extended, score.checkpoint.context_tokens
 
 
+def _is_part(task: str) -> bool:
+    """Whether a task is one subject of MMLU, or one of its fields, which the mean over all stands for."""
+    return "::" in task or (task.startswith("mmlu_") and task != "mmlu_continuation")
+
+
 def _is_main(score: Score, data: StudyData) -> bool:
-    if score.metric == "digit_agreement":
+    if score.metric == "digit_agreement" or _is_part(score.task):
         return False
     if score.metric == "bits_per_byte":
         return score.task == "blend" or not any(other.task == "blend" for other in data.scores)
