@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,8 @@ from lm_eval.models.huggingface import HFLM  # Needs accelerate.
 
 from sidewinder.errors import EvaluationError
 from sidewinder.evaluate.adapter import SidewinderLM
+from sidewinder.evaluate.command_line import run
+from sidewinder.evaluate.made_tasks import number_results, phonebook_samples
 from sidewinder.evaluate.subject import Subject
 from sidewinder.export.tokenizer import write_tokenizer
 from sidewinder.export.write import write_model
@@ -90,6 +93,63 @@ def test_is_registered_and_loads_from_files(hybrid: Subject, tmp_path: Path) -> 
         SidewinderLM()
     with pytest.raises(EvaluationError, match=r"there is no tokenizer at .*nowhere"):
         SidewinderLM(tmp_path / "checkpoint", tmp_path / "nowhere")
+
+
+def test_an_export_folder_gives_what_its_checkpoint_gives(hybrid: Subject, tmp_path: Path) -> None:
+    (tmp_path / "tokenizer.model").write_bytes(hybrid.tokenizer.serialized_model_proto())
+    info = ModelInfo(hybrid.model.config, hybrid.model.vocab_size, hybrid.context_tokens, {}, {})
+    folder = tmp_path / "export"
+    folder.mkdir()
+    write_model(hybrid.model, info, folder, bos=1, eos=2)
+    write_tokenizer(tmp_path / "tokenizer.model", folder, context_tokens=hybrid.context_tokens)
+    model = SidewinderLM(pretrained=folder)
+    arguments = requests("loglikelihood", [("one two", " three"), ("one two", " four five")])
+    assert model.max_length == hybrid.context_tokens
+    assert model.loglikelihood(arguments) == SidewinderLM(subject=hybrid).loglikelihood(arguments)
+    with pytest.raises(EvaluationError, match=r"unknown dtype 'float8'\n  remedy: use one of float32, bfloat16"):
+        SidewinderLM(pretrained=folder, dtype="float8")
+
+
+def test_lm_evals_own_command_knows_the_model_and_our_tasks(
+    hybrid: Subject, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import lm_eval.evaluator
+
+    monkeypatch.setattr(lm_eval.evaluator, "add_env_info", lambda results: None)  # Takes seconds.
+    save_model(hybrid.model, tmp_path / "checkpoint", context_tokens=96)
+    (tmp_path / "checkpoint" / "tokenizer.model").write_bytes(hybrid.tokenizer.serialized_model_proto())
+    given = f"--model sidewinder --model_args pretrained={tmp_path / 'checkpoint'} --tasks sidewinder_phonebook"
+    settings = f"--output_path {tmp_path / 'out'} --log_samples"
+    run([*given.split(), *settings.split(), "--metadata", json.dumps(BOOKS)])
+    (results,) = (tmp_path / "out").rglob("results*.json")
+    found = json.loads(results.read_text())
+    assert found["results"]["sidewinder_phonebook"]["sample_len"] == 5
+    (samples,) = (tmp_path / "out").rglob("samples*.jsonl")
+    prompts = [json.loads(line)["arguments"]["gen_args_0"]["arg_0"] for line in samples.read_text().splitlines()]
+    assert prompts == [sample["prompt"] for sample in phonebook_samples(hybrid, "standard", **BOOKS)]
+
+
+BOOKS: dict[str, Any] = {"lengths_tokens": [80], "books": 5, "queries": 1, "digits": 3}
+
+
+def test_phonebook_prompts_are_books_that_fit_and_hold_the_answer(hybrid: Subject) -> None:
+    settings = {"lengths_tokens": [200, 700], "books": 4, "digits": 5}
+    for variant in ("standard", "reversed"):
+        samples = phonebook_samples(hybrid, variant, **settings, queries=2, shots=3 if variant == "standard" else 0)
+        assert len(samples) == 2 * 4 * (2 if variant == "standard" else 1)
+        for sample in samples:
+            line = sample["prompt"].rsplit("\n", 1)[1]
+            assert f"{line} {sample['answer']}\n" in sample["prompt"]
+            assert len(hybrid.encode(sample["prompt"])) + 16 <= sample["length"]
+            book, asked = sample["prompt"].split("\n\n")
+            lines = book.split("\n")[variant == "reversed" :]
+            assert len(lines) == sample["entries"]
+            assert lines[sample["entry"]] == f"{line} {sample['answer']}"
+            assert asked.count("\n") >= (3 if variant == "standard" else 0)
+            assert book.startswith("Find ") == (variant == "reversed")
+    assert number_results({"answer": "12345"}, [" 12045"]) == {"exact_match": 0.0, "digit_agreement": 0.8}
+    assert number_results({"answer": "12345"}, ["12345"]) == {"exact_match": 1.0, "digit_agreement": 1.0}
+    assert number_results({"answer": "12345"}, [""]) == {"exact_match": 0.0, "digit_agreement": 0.0}
 
 
 def test_what_cannot_be_generated_or_scored_is_named(hybrid: Subject) -> None:

@@ -61,8 +61,11 @@ def join() -> Ranks:
 
 
 def local_device(name: str | None = None) -> torch.device:
-    """The device of this process: its own GPU where there are GPUs, or the one that is named."""
-    if name and name != "cuda":
+    """The device of this process: its own GPU where there are GPUs, or another one that is named.
+
+    `cuda:0` is what lm-eval's command says where its user says nothing.
+    """
+    if name not in (None, "cuda", "cuda:0"):
         return torch.device(name)
     if not torch.cuda.is_available():
         return torch.device("cpu")
