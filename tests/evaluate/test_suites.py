@@ -228,6 +228,23 @@ def test_silence_is_right_where_there_is_no_answer(play: Any, sets: Path) -> Non
     assert all(scores[task, "score", None].value == 0 for task in RULER if task not in TOO_LONG)
 
 
+def test_mmlu_with_choice_texts_asks_what_mmlu_asks(subject: Subject, sets: Path, loaded_once: Any) -> None:
+    suite = Harness(kind="harness", tasks=list(MMLU_FORMATS), samples=SAMPLES)
+    manager, data = loading.manager_for(list(MMLU_FORMATS)), LocalData(sets)
+    lettered, texts = (
+        loaded_once(manager, Unit(task, 0), suite, subject, data)["tasks"][name]
+        for task, name in (("mmlu", "mmlu_anatomy"), ("sidewinder_mmlu_choice", "sidewinder_mmlu_choice::anatomy"))
+    )
+    for doc in texts.eval_docs:
+        assert texts.fewshot_context(doc, 0) == lettered.fewshot_context(doc, 0)
+        assert texts.doc_to_choice(doc) == doc["choices"]
+        assert lettered.doc_to_choice(doc) == list("ABCD")
+        assert texts.doc_to_target(doc) == lettered.doc_to_target(doc) == doc["answer"]
+    shown = data.load("cais/mmlu", "anatomy", "dev")[0]
+    context = texts.fewshot_context(texts.eval_docs[0], 1)
+    assert f"Answer: {shown['choices'][shown['answer']]}\n\n" in context
+
+
 def test_presets_are_the_papers_tasks() -> None:
     wanted, _ = units(Harness(kind="harness", preset="standard"), 4096)
     assert len({unit.task for unit in wanted}) == 12
