@@ -1,4 +1,4 @@
-"""python benchmarks/tokenize.py [--folder F] [--megabytes 240] [--workers 1 2] [--json F]; text_to_tokens.py tells all.
+"""python benchmarks/tokenize.py [--folder F] [--megabytes 300] [--workers 1 2] [--json F]; text_to_tokens.py tells all.
 
 The standard library has a module of this name, and a script in this folder finds its neighbours first: whoever imports
 `tokenize` there is given the library's.
