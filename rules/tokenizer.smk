@@ -11,6 +11,8 @@ rule tokenizer:
     conda:
         "../envs/cpu.yaml"
     threads: 2
+    resources:
+        mem_mb=max(4000, tokenizer_bytes(study.tokenizer.sample_bytes) // 10**6),
     params:
         study=graph.resolved,
     shell:

@@ -15,7 +15,7 @@ rule tokens:
     params:
         study=graph.resolved,
     shell:
-        "sidewinder tokens --config {params.study} --into $(dirname {output}) --log {log}"
+        "sidewinder tokens --config {params.study} --into $(dirname {output}) --threads {threads} --log {log}"
 
 
 rule blend:

@@ -27,6 +27,7 @@ from types import TracebackType
 from typing import IO, Any, Self
 
 from sidewinder.errors import CorruptArtifact, SidewinderError
+from sidewinder.memory import peak_bytes
 
 RECORD = "record.json"
 KEPT = ".record.json"  # Snakemake deletes declared outputs before a job starts; this copy outlives that.
@@ -203,7 +204,7 @@ class Job:
             "ended_at": ended,
             "wall_s": ended - self._started,
             "cpu_s": usage.ru_utime + usage.ru_stime + children.ru_utime + children.ru_stime,
-            "peak_memory_bytes": 1024 * max(usage.ru_maxrss, children.ru_maxrss),
+            "peak_memory_bytes": max(peak_bytes(), 1024 * children.ru_maxrss),
             "code": code(),
             "environment": environment(),
             "command": sys.argv,

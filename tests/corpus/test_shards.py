@@ -9,6 +9,11 @@ import pytest
 from sidewinder.corpus.shards import TextWriter, read_lines
 
 
+def read(path: Path) -> list[bytes]:
+    """Lines without their ends."""
+    return [line.removesuffix(b"\n") for line in read_lines(path)]
+
+
 def write(path: Path, lines: Iterable[bytes]) -> None:
     with TextWriter(path) as writer:
         for line in lines:
@@ -20,24 +25,24 @@ def test_round_trip_and_equal_bytes(tmp_path: Path) -> None:
     lines = [rng.randbytes(rng.choice([0, 1, 80, 5000])).replace(b"\n", b"") for _ in range(3000)]
     lines.insert(7, b"x" * 30_000_000)
     for name in ("a", "b"):
-        write(tmp_path / name, lines)
-    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
-    assert list(read_lines(tmp_path / "a")) == lines
+        write(tmp_path / f"{name}.zst", lines)
+    assert (tmp_path / "a.zst").read_bytes() == (tmp_path / "b.zst").read_bytes()
+    assert read(tmp_path / "a.zst") == lines
 
 
 def test_an_empty_file_has_no_lines(tmp_path: Path) -> None:
-    write(tmp_path / "a", [])
-    assert list(read_lines(tmp_path / "a")) == []
+    write(tmp_path / "a.zst", [])
+    assert read(tmp_path / "a.zst") == []
 
 
 def test_a_failed_write_leaves_the_earlier_file(tmp_path: Path) -> None:
-    write(tmp_path / "a", [b"{}"])
+    write(tmp_path / "a.zst", [b"{}"])
 
     def failing() -> Iterator[bytes]:
         yield b"[]"
         raise OSError(28, "No space left on device")
 
     with pytest.raises(OSError, match="No space"):
-        write(tmp_path / "a", failing())
-    assert [path.name for path in tmp_path.iterdir()] == ["a"]
-    assert list(read_lines(tmp_path / "a")) == [b"{}"]
+        write(tmp_path / "a.zst", failing())
+    assert [path.name for path in tmp_path.iterdir()] == ["a.zst"]
+    assert read(tmp_path / "a.zst") == [b"{}"]

@@ -90,10 +90,10 @@ def loaded_once() -> Iterator[Callable[..., Any]]:
 
 
 @pytest.fixture(scope="module")
-def lm_evals_own(sets: Path, exported: HFLM) -> Callable[[str, int], dict[str, Any]]:
+def lm_evals_own(sets: Path, exported: HFLM) -> Iterator[Callable[[str, int], dict[str, Any]]]:
     """lm-eval's own evaluation of a task with its own `hf` model, everything as its command line does it."""
-    data, nothing = LocalData(sets), lambda *given: None
-    lm_eval.evaluator.add_env_info = nothing  # Takes seconds, and tells of this machine.
+    data, told = LocalData(sets), lm_eval.evaluator.add_env_info
+    lm_eval.evaluator.add_env_info = lambda *given: None  # Takes seconds, and tells of this machine.
 
     @cache
     def run(task: str, shots: int) -> dict[str, Any]:
@@ -103,7 +103,8 @@ def lm_evals_own(sets: Path, exported: HFLM) -> Callable[[str, int], dict[str, A
                 exported, tasks=[task], num_fewshot=shots, limit=SAMPLES, task_manager=manager, bootstrap_iters=0
             )
 
-    return run
+    yield run
+    lm_eval.evaluator.add_env_info = told
 
 
 def run(subject: Subject, sets: Path, folder: Path, **settings: Any) -> Outcome:

@@ -10,9 +10,9 @@ from tests.tokenizer.conftest import ODD
 from sidewinder.corpus.shards import documents, text_path
 from sidewinder.errors import ConfigError, CorruptArtifact
 from sidewinder.graph import Graph
+from sidewinder.memory import check_memory
 from sidewinder.record import file_digest, read_record
 from sidewinder.tokenizer import load
-from sidewinder.tokenizer.memory import check_memory
 from sidewinder.tokenizer.sample import Sample
 from sidewinder.tokenizer.train import train_tokenizer
 

@@ -92,6 +92,8 @@ def _losses(entry: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
 
 
 def _shard(record: Record) -> Row:
+    found: Any = record.fact("encoder_check")
+    checked = found if isinstance(found, dict) else {}
     return {
         "job": record.job,
         "source": _name(record),
@@ -100,6 +102,9 @@ def _shard(record: Record) -> Row:
         "documents": whole(record.fact("documents")),
         "tokens": whole(record.fact("tokens")),
         "text_bytes": whole(record.fact("text_bytes")),
+        "encoder": record.fact("encoder"),
+        "compared_documents": whole(checked.get("documents")),
+        "differing_documents": whole(checked.get("differing")),
         "current": record.current,
     }
 

@@ -203,6 +203,9 @@ CREATE TABLE shards (                   -- one row a tokenized shard
     documents BIGINT,
     tokens BIGINT,
     text_bytes BIGINT,
+    encoder VARCHAR,                    -- what made the ids, the same as the tokenizer's own
+    compared_documents BIGINT,          -- of this shard, on which the faster encoder was compared with the tokenizer
+    differing_documents BIGINT,         -- if any: the tokenizer itself made the ids
     current BOOLEAN NOT NULL
 );
 

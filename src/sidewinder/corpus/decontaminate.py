@@ -25,9 +25,9 @@ import xxhash
 from datatrove.data import Document
 
 from sidewinder.config.filters import Decontaminate
+from sidewinder.corpus.compressed import decompressed
 from sidewinder.corpus.filters.block import Block, Counts, Decision, encoded
 from sidewinder.corpus.filters.words import unspaced_apart
-from sidewinder.corpus.read.compressed import decompressed
 from sidewinder.errors import DataError
 
 TABLE_BITS = 22  # A document's n-grams are first looked up in a table of bits; few come through by chance.

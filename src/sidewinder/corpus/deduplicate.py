@@ -41,10 +41,11 @@ from sidewinder.corpus.shards import (
 )
 from sidewinder.errors import DataError
 from sidewinder.graph import HELDOUT, Graph
+from sidewinder.memory import available_bytes
 from sidewinder.record import RECORD, Job, check, outputs_of, read_record, write_atomically
 
-BUCKET_BYTES = 64_000_000  # Of held-out text that is sorted at once.
-MEMORY_BYTES = 2_000_000_000
+BUCKET_BYTES = 32_000_000  # Of held-out text that is sorted at once.
+MEMORY_SHARE, LEAST_MEMORY_BYTES = 0.5, 1_000_000_000  # Of what there is, to compare hashes in.
 
 
 def deduplicate_source(graph: Graph, source: str, workers: int) -> None:
@@ -118,13 +119,14 @@ def _left_out(graph: Graph, source: str, wanted: Deduplicate) -> list[tuple[int,
             save(path, np.empty(0, dtype=np.int64))
         return [(0, 0)] * len(places)
     keys = [folder / KEYS for folder in folders]
+    memory = max(LEAST_MEMORY_BYTES, int(MEMORY_SHARE * (available_bytes() or 0)))
     if not isinstance(wanted, MinHash):
-        return _counted(exact(keys, places, memory_bytes=MEMORY_BYTES))
+        return _counted(exact(keys, places, memory_bytes=memory))
     with TemporaryDirectory(dir=graph.corpus(source), prefix=".exact-") as scratch:
         equal = [Path(scratch) / path.name for path in places]
-        first = _counted(exact(keys, equal, memory_bytes=MEMORY_BYTES))
+        first = _counted(exact(keys, equal, memory_bytes=memory))
         signatures = [folder / SIGNATURES for folder in folders]
-        then = _counted(near(signatures, keys, equal, places, wanted, memory_bytes=MEMORY_BYTES))
+        then = _counted(near(signatures, keys, equal, places, wanted, memory_bytes=memory))
     return [(one[0] + other[0], one[1] + other[1]) for one, other in zip(first, then, strict=True)]
 
 
@@ -148,7 +150,7 @@ def gather(files: list[Path], target: Path, wanted: Deduplicate) -> dict[str, tu
             for line in read_lines(path):
                 key = text_hash(orjson.loads(line)["text"].encode())
                 place = key[8:] + key[:8]  # The first half is small for all of them: they are held out for it.
-                streams[int.from_bytes(place[:4]) * buckets >> 32].write(place.hex().encode() + line + b"\n")
+                streams[int.from_bytes(place[:4]) * buckets >> 32].write(place.hex().encode() + line)
     counts = {"kept": (0, 0), "dropped": (0, 0)}
     with TextWriter(target) as writer:
         for line, again in _sorted(parts):

@@ -8,7 +8,6 @@ read → filters → write. A document's hash decides whether it is held out, so
 
 from __future__ import annotations
 
-import hashlib
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
@@ -18,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import orjson
+import xxhash
 from datatrove.data import Document
 
 from sidewinder.config.corpus import Source
@@ -36,7 +36,6 @@ from sidewinder.progress import Progress
 from sidewinder.record import Job, artifact
 
 TAGS = ("language", "licence")
-HASH_BYTES = 16
 
 
 def build_shard(graph: Graph, source: str, shard: str) -> None:
@@ -121,7 +120,7 @@ def _line(document: Document) -> bytes:
 
 def text_hash(text: bytes) -> bytes:
     """16 bytes that stand for a text."""
-    return hashlib.blake2b(text, digest_size=HASH_BYTES).digest()
+    return xxhash.xxh3_128_digest(text)
 
 
 def is_heldout(key: bytes, share: float) -> bool:

@@ -15,12 +15,13 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
-from typing import Any, BinaryIO, Self
+from typing import Any, Self
 
 import numpy as np
 import orjson
 import zstandard
 
+from sidewinder.corpus.compressed import decompressed
 from sidewinder.errors import CorruptArtifact
 from sidewinder.graph import HELDOUT, Graph
 from sidewinder.record import read_record
@@ -100,32 +101,17 @@ def documents(graph: Graph, source: str, shard: str) -> Iterator[dict[str, Any]]
 
 
 def read_lines(path: Path) -> Iterator[bytes]:
-    """Lines of a compressed file. Raises CorruptArtifact, naming it, where it is missing, truncated or altered."""
+    """Lines of a compressed file, ends included, in constant memory.
+
+    Raises CorruptArtifact, naming the file, where it is missing, truncated or altered.
+    """
     try:
-        with path.open("rb") as stream:
-            yield from _lines(_unpacked(stream))
+        with path.open("rb", buffering=0) as stored:
+            yield from decompressed(stored, path.name)
+            if not stored.tell():
+                raise EOFError("it is empty")
     except (OSError, EOFError, zstandard.ZstdError) as error:
         raise _corrupt(path, error) from error
-
-
-def _unpacked(stream: BinaryIO) -> Iterator[bytes]:
-    unpacker = zstandard.ZstdDecompressor().decompressobj()
-    while packed := stream.read(BUFFER_BYTES):
-        yield unpacker.decompress(packed)
-    if not unpacker.eof:  # zstandard says nothing of a file that is cut off.
-        raise EOFError("it ends in the middle")
-
-
-def _lines(blocks: Iterator[bytes]) -> Iterator[bytes]:
-    """Lines of a text that comes in blocks; every line has an end. A long line is put together once."""
-    started: list[bytes] = []
-    for block in blocks:
-        first, *others = block.split(b"\n")
-        started.append(first)
-        if others:
-            yield b"".join(started)
-            yield from others[:-1]
-            started = [others[-1]]
 
 
 def _left_out(path: Path) -> Iterator[int]:

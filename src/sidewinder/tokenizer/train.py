@@ -16,12 +16,12 @@ import sentencepiece
 from sidewinder.config.tokenizer import Tokenizer
 from sidewinder.errors import ConfigError
 from sidewinder.graph import Graph
+from sidewinder.memory import check_memory
 from sidewinder.record import RECORD, Job, outputs_of
 from sidewinder.tokenizer import MODEL, load, model_file
 from sidewinder.tokenizer.bring import copy_tokenizer, write_bytes
 from sidewinder.tokenizer.fast import prepare
 from sidewinder.tokenizer.fertility import fertility
-from sidewinder.tokenizer.memory import check_memory
 from sidewinder.tokenizer.sample import Sample
 
 UNKNOWN, BEGIN, END = 0, 1, 2

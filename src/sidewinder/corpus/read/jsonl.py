@@ -10,9 +10,9 @@ import orjson
 from datatrove.data import Document
 
 from sidewinder.config.readers import Columns
+from sidewinder.corpus.compressed import is_compressed
 from sidewinder.corpus.pieces import Piece
 from sidewinder.corpus.read.columns import extra_columns, given
-from sidewinder.corpus.read.compressed import is_compressed
 from sidewinder.corpus.read.lines import lines
 from sidewinder.corpus.read.tally import Tally
 

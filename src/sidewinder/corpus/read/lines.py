@@ -8,8 +8,8 @@ from __future__ import annotations
 import io
 from collections.abc import Iterator
 
+from sidewinder.corpus.compressed import BUFFER_BYTES, decompressed, is_compressed
 from sidewinder.corpus.pieces import Piece
-from sidewinder.corpus.read.compressed import BUFFER_BYTES, decompressed, is_compressed
 from sidewinder.corpus.read.tally import Tally
 
 BOM = b"\xef\xbb\xbf"

@@ -5,9 +5,9 @@ from __future__ import annotations
 import orjson
 
 from sidewinder.config.readers import Columns, FilesReader, Reader, WarcReader
+from sidewinder.corpus.compressed import decompressed
 from sidewinder.corpus.pieces import Piece, divide, listing
 from sidewinder.corpus.read.columns import WrongColumn
-from sidewinder.corpus.read.compressed import decompressed
 from sidewinder.corpus.read.reader import DAMAGE
 from sidewinder.corpus.storage import Entry, Storage, Watched
 from sidewinder.errors import DataError

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from datatrove.data import Document
 
 from sidewinder.config.readers import TextReader
+from sidewinder.corpus.compressed import decompressed, is_compressed, skip_rest
 from sidewinder.corpus.pieces import Piece
-from sidewinder.corpus.read.compressed import decompressed, is_compressed, skip_rest
 from sidewinder.corpus.read.lines import BOM, lines
 from sidewinder.corpus.read.tally import Tally
 

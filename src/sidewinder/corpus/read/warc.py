@@ -15,8 +15,8 @@ from typing import Any, NamedTuple
 from datatrove.data import Document
 
 from sidewinder.config.readers import WarcReader
+from sidewinder.corpus.compressed import decompressed
 from sidewinder.corpus.pieces import Piece
-from sidewinder.corpus.read.compressed import decompressed
 from sidewinder.corpus.read.http import Response, TooLarge, parse_fields, parse_response
 from sidewinder.corpus.read.lines import BOM
 from sidewinder.corpus.read.tally import Tally

@@ -1,7 +1,8 @@
-"""Memory that training a tokenizer takes, and whether this machine has it."""
+"""Memory: what this process may still take, what it took at most, and what training a tokenizer needs."""
 
 from __future__ import annotations
 
+import resource
 from pathlib import Path
 
 from sidewinder.errors import ConfigError
@@ -12,9 +13,14 @@ BASE_BYTES, BYTES_A_SAMPLE_BYTE = 256 << 20, 10
 CGROUP = Path("/sys/fs/cgroup")
 
 
+def tokenizer_bytes(sample_bytes: int) -> int:
+    """What training a tokenizer on such a sample takes."""
+    return BASE_BYTES + BYTES_A_SAMPLE_BYTE * sample_bytes
+
+
 def check_memory(sample_bytes: int) -> None:
     """Raises ConfigError where the machine, or the job's share of it, has less than training would take."""
-    needed, available = BASE_BYTES + BYTES_A_SAMPLE_BYTE * sample_bytes, available_bytes()
+    needed, available = tokenizer_bytes(sample_bytes), available_bytes()
     if available is not None and needed > available:
         most = max(0, available - BASE_BYTES) // BYTES_A_SAMPLE_BYTE
         raise ConfigError(
@@ -33,6 +39,15 @@ def available_bytes() -> int | None:
         found = []
     found += [limit for limit in (_cgroup_bytes(),) if limit is not None]
     return min(found, default=None)
+
+
+def peak_bytes() -> int:
+    """The most memory that this process has taken since it began; a child's own usage would begin at its parent's."""
+    try:
+        lines = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
+        return 1024 * int(lines["VmHWM"].split()[0])
+    except (OSError, KeyError, ValueError):
+        return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
 def _cgroup_bytes() -> int | None:
