@@ -34,7 +34,12 @@ except SidewinderError as error:
 
 def fetched(into: Path, address: str, cache: Path, *tasks: str) -> subprocess.CompletedProcess[str]:
     """In a process of its own, because the hub's client reads its address when it is imported."""
-    environment = os.environ | {"HF_ENDPOINT": address, "HF_HOME": str(cache), "OMP_NUM_THREADS": "1"}
+    environment = os.environ | {
+        "HF_ENDPOINT": address,
+        "HF_HOME": str(cache),
+        "HF_HUB_OFFLINE": "0",
+        "OMP_NUM_THREADS": "1",
+    }
     return subprocess.run(
         [sys.executable, "-c", FETCH, str(into), *tasks], env=environment, capture_output=True, text=True, check=False
     )
