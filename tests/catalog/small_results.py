@@ -123,7 +123,7 @@ def fill_text(graph: Graph) -> None:
     with Job(graph.tokenizer, "tokenizer", graph.tokenizer.name, graph.tokenizer_config, inputs) as job:
         if not job.finished:
             job.output("tokenizer", write(graph.tokenizer / "tokenizer.model", "pieces"))
-            job.facts["vocab_size"] = 300
+            job.facts |= {"vocab_size": 300, "tokens_per_byte": {"english": 0.5}}
     for shard, tokens in (("train-00000", 400), ("heldout-00000", 50)):
         _encode(graph, shard, tokens)
     _write_blend(graph)

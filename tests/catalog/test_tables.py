@@ -43,6 +43,11 @@ def test_number_of_rows(built: Graph) -> None:
     assert {table: ask(built, f"SELECT count(*) FROM {table}")[0][0] for table in counts} == counts
 
 
+def test_steps_of_cleaning_in_tokens(built: Graph) -> None:
+    rows = ask(built, "SELECT step, documents_in, documents_out, tokens_in, tokens_out FROM cleaning")
+    assert rows == [("read", 12, 11, 650, 625), ("length", 11, 9, 625, 575)]
+
+
 def test_runs_and_stages(built: Graph) -> None:
     runs = ask(
         built,

@@ -131,7 +131,7 @@ def test_what_was_run_is_there(built: Graph, page: Page) -> None:
     assert "learning_rate: 0.001" in page.text
     assert "english en 100.0" in page.text
     assert "SomeForCausalLM" in page.text
-    assert "length 11 9 2 short 2 1,250 1,150" in page.text
+    assert "length 11 9 2 short 2 1,250 1,150 575" in page.text
     assert "english length short a Hm." in page.text
     assert f"pretrain-64 25.0{SPACE}% 75.0{SPACE}%" in page.text
     weights = small_digest(built)

@@ -53,6 +53,17 @@ SELECT
     ) AS place
 FROM mean;
 
+-- What each step of cleaning took in and gave out; tokens as the tokenizer spells the source's held-out text.
+CREATE VIEW cleaning AS
+SELECT
+    f.source, f.place, f.step, f.documents_in, f.documents_out, f.bytes_in, f.bytes_out,
+    round(f.bytes_in * t.number)::BIGINT AS tokens_in, round(f.bytes_out * t.number)::BIGINT AS tokens_out, f.job
+FROM filters AS f JOIN sources AS s USING (job)
+LEFT JOIN (SELECT key, number FROM facts JOIN jobs USING (job) WHERE kind = 'tokenizer' AND current) AS t
+    ON t.key = 'tokens_per_byte.' || f.source
+WHERE s.current
+ORDER BY f.source, f.place;
+
 -- Documents, bytes and tokens of every source of the current study.
 CREATE VIEW corpus AS
 WITH counts AS (

@@ -70,7 +70,7 @@ ORDER BY ALL
 FILTERS = """
 SELECT f.*, (SELECT string_agg(d.reason || ' ' || d.documents, ', ' ORDER BY d.documents DESC, d.reason)
              FROM dropped AS d WHERE (d.job, d.place) = (f.job, f.place) AND d.documents > 0) AS reasons
-FROM filters AS f JOIN sources AS s USING (job) WHERE s.current ORDER BY f.source, place
+FROM cleaning AS f ORDER BY f.source, place
 """
 EXPORTS = """
 SELECT e.*, s.model, s.seed, s.kind, s.context_tokens

@@ -117,7 +117,8 @@ def _passes(data: StudyData, source: Row) -> str:
 
 
 def filters_table(data: StudyData) -> FigureTable:
-    table = FigureTable(["source", "step", "documents in", "documents out", "dropped", "why", "bytes in", "bytes out"])
+    heads = ["documents in", "documents out", "dropped", "why", "bytes in", "bytes out", "≈ tokens out"]
+    table = FigureTable(["source", "step", *heads])
     table.words = frozenset({"source", "step", "why"})
     for row in data.filters:
         documents_in, documents_out = row["documents_in"], row["documents_out"]
@@ -132,6 +133,7 @@ def filters_table(data: StudyData) -> FigureTable:
                 row["reasons"] or "",
                 count(row["bytes_in"]),
                 count(row["bytes_out"]),
+                short(row["tokens_out"]),
             ]
         )
     return table
