@@ -25,6 +25,10 @@ class CorruptArtifact(SidewinderError):
     """A file that a finished job left is missing, truncated or altered."""
 
 
+class StorageError(SidewinderError):
+    """A disk is full, a quota used up, or a folder read-only."""
+
+
 class CheckpointError(SidewinderError):
     """A checkpoint cannot be read, written, or belongs to another model."""
 

@@ -7,12 +7,14 @@ configuration and input digests; a job that is asked for again with the same ide
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import hashlib
 import json
 import os
 import platform
 import resource
+import shutil
 import socket
 import subprocess
 import sys
@@ -26,11 +28,12 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Self
 
-from sidewinder.errors import CorruptArtifact, SidewinderError
+from sidewinder.errors import CorruptArtifact, SidewinderError, StorageError
 from sidewinder.memory import peak_bytes
 
 RECORD = "record.json"
 KEPT = ".record.json"  # Snakemake deletes declared outputs before a job starts; this copy outlives that.
+NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS}
 VERSIONED = ("torch", "triton", "mamba-ssm", "numpy", "sentencepiece", "datatrove", "transformers", "lm-eval", "duckdb")
 
 
@@ -164,11 +167,28 @@ class Job:
     ) -> None:
         try:
             if error is None and not self.finished:
-                text = json.dumps(self._record(), indent=1)
-                write_atomically(self.folder / KEPT, text)
-                write_atomically(self.folder / RECORD, text)
+                self._write_record()
+            if isinstance(error, OSError):
+                raise error
+        except OSError as failure:
+            if failure.errno in NO_ROOM:
+                raise self._no_room(failure) from failure
+            raise
         finally:
             self._lock.__exit__(kind, error, trace)
+
+    def _write_record(self) -> None:
+        text = json.dumps(self._record(), indent=1)
+        write_atomically(self.folder / KEPT, text)
+        write_atomically(self.folder / RECORD, text)
+
+    def _no_room(self, failure: OSError) -> StorageError:
+        free = shutil.disk_usage(self.folder).free
+        return StorageError(
+            f"{self.kind} {self.name}: cannot write to {self.folder}: {failure.strerror} ({free:,} bytes free)",
+            remedy="free space, or name a folder on another disk in `results`, then run the same command again; "
+            "nothing that was finished is lost",
+        )
 
     def restore(self) -> bool:
         """True where an equal job finished before: its record is put back in place."""
