@@ -13,6 +13,8 @@ from pathlib import Path
 PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36
 STOP_S = 10
 
+PATIENCE = 4  # Times longer than it takes alone: other tests may run beside.
+
 
 def adopt_orphans() -> None:
     """Makes this process the parent of whatever processes below it lose theirs."""
@@ -20,11 +22,11 @@ def adopt_orphans() -> None:
 
 
 def until(seconds: float, what: str, condition: Callable[[], object]) -> None:
-    """Waits for a condition. Raises RuntimeError after so many seconds."""
-    deadline = time.monotonic() + seconds
+    """Waits for a condition. Raises RuntimeError after so many seconds of a machine with nothing else to do."""
+    deadline = time.monotonic() + PATIENCE * seconds
     while not condition():
         if time.monotonic() > deadline:
-            raise RuntimeError(f"waited {seconds:g} s in vain for {what}")
+            raise RuntimeError(f"waited {PATIENCE * seconds:g} s in vain for {what}")
         time.sleep(0.1)
 
 

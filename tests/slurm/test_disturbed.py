@@ -14,7 +14,7 @@ from typing import Any
 import psutil
 import pytest
 
-from processes import until
+from processes import PATIENCE, until
 from real_slurm import Cluster
 from sidewinder.catalog import build_catalog, query
 from tiny import SABOTAGE, SEQUENCES, TOKENS, Tiny
@@ -41,7 +41,7 @@ def preempt(cluster: Cluster) -> None:
     cluster.run("sbatch", "--partition=urgent", "--nodes=2", "--exclusive", "--output=/dev/null", "--wrap=sleep 1")
 
 
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(1800)
 def test_disturbed_job_ends_as_an_undisturbed_one(cluster: Cluster, tiny: Callable[..., Tiny], tmp_path: Path) -> None:
     # Undisturbed: four processes of this machine, at the same time, through submitit's local launcher.
     reference = tiny(tmp_path / "undisturbed", **SETTINGS, launching={"launcher": "local"})
@@ -50,7 +50,7 @@ def test_disturbed_job_ends_as_an_undisturbed_one(cluster: Cluster, tiny: Callab
     controller = disturbed.launch(*NODES, PYTHONPATH=str(SABOTAGE), BRAKE_S="0.4")
     disturbed.await_start(1)
     controller.send_signal(signal.SIGTERM)
-    assert controller.wait(timeout=30) == 1
+    assert controller.wait(timeout=PATIENCE * 30) == 1
     job = disturbed.job()  # By itself from here on, with no controller.
     for turn in (1, 2):  # Out of time, twice: of a minute's limit, the notice of a minute leaves nothing.
         cluster.run("scontrol", "update", f"JobId={job}", "TimeLimit=1")
@@ -69,7 +69,7 @@ def test_disturbed_job_ends_as_an_undisturbed_one(cluster: Cluster, tiny: Callab
     controller = disturbed.launch(*NODES)
     disturbed.await_steps(6)
     kill_batch_script(job)
-    said, _ = controller.communicate(timeout=120)
+    said, _ = controller.communicate(timeout=PATIENCE * 120)
     assert controller.returncode == 0, said + disturbed.logs()
 
     reasons = [attempt.reason for attempt in disturbed.attempts()]
@@ -83,7 +83,7 @@ def test_disturbed_job_ends_as_an_undisturbed_one(cluster: Cluster, tiny: Callab
     steps = [row[2] for row in listed if row[2] is not None]  # None: out of time before the first step.
     assert steps == sorted(steps)
 
-    told, _ = undisturbed.communicate(timeout=300)
+    told, _ = undisturbed.communicate(timeout=PATIENCE * 300)
     assert undisturbed.returncode == 0, told + reference.logs()
     assert len(reference.losses()) == STEPS
     assert disturbed.losses() == reference.losses()

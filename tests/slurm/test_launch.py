@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from processes import until
+from processes import PATIENCE, until
 from real_slurm import Cluster, Layout
 from started import started
 from tiny import SABOTAGE, Tiny
@@ -20,7 +20,7 @@ QUICKLY = "runtime=30"
 
 
 def ended(controller: subprocess.Popen[str], status: int = 0) -> str:
-    text, _ = controller.communicate(timeout=150)
+    text, _ = controller.communicate(timeout=PATIENCE * 150)
     assert controller.returncode == status, text
     return text
 

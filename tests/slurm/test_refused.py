@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from processes import PATIENCE
 from real_slurm import Cluster
 from tiny import SABOTAGE, Tiny
 
@@ -17,7 +18,7 @@ QUICKLY = "runtime=5"
 
 def told(controller: subprocess.Popen[str], status: int = 1) -> str:
     """What a controller says until it ends with this status."""
-    text, _ = controller.communicate(timeout=120)
+    text, _ = controller.communicate(timeout=PATIENCE * 120)
     assert controller.returncode == status, text
     return text
 

@@ -18,7 +18,7 @@ import psutil
 import pytest
 import yaml
 
-from processes import alive, until
+from processes import PATIENCE, alive, until
 from real_slurm import Cluster
 from sidewinder.cluster.ledger import Ledger
 from sidewinder.config.load import parse_study
@@ -91,11 +91,11 @@ def local(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.workflow
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(1800)
 def test_study_on_slurm_gives_the_same_bits_as_here(cluster: Cluster, local: Path, tmp_path: Path) -> None:
     results = tmp_path / "slurm"
     study, earlier = small(results), accounted(cluster)
-    assert snakemake(study, cluster).wait(timeout=800) == 0, said(study)
+    assert snakemake(study, cluster).wait(timeout=PATIENCE * 800) == 0, said(study)
     assert made(results) == made(local)
     stages = [path.parent for path in sorted(results.glob("runs/*/*/record.json"))]
     assert len(stages) == 2
@@ -165,7 +165,7 @@ class Killed:
 
 
 @pytest.mark.workflow
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(1800)
 def test_killed_controllers_submit_one_job(cluster: Cluster, local: Path, tmp_path: Path) -> None:
     training = yaml.safe_load((ROOT / "tests" / "workflow" / "study.yaml").read_text())["training"]
     study = small(local, seeds=[2], training=training | {"save_every_tokens": 2560})
@@ -179,7 +179,7 @@ def test_killed_controllers_submit_one_job(cluster: Cluster, local: Path, tmp_pa
     # Before the submission is written down.
     deadly = sbatch_that_kills(tmp_path / "deadly", cluster)
     controller = killed.start(**slow, PATH=f"{deadly}:{environment(cluster)['PATH']}")
-    controller.wait(timeout=60)
+    controller.wait(timeout=PATIENCE * 60)
     assert controller.returncode == -signal.SIGKILL
     assert killed.ledger.submissions()[-1].job is None
     # Queued.
@@ -209,7 +209,7 @@ def test_killed_controllers_submit_one_job(cluster: Cluster, local: Path, tmp_pa
         process.kill()
     controller.wait()
 
-    assert killed.start().wait(timeout=120) == 0, said(study)
+    assert killed.start().wait(timeout=PATIENCE * 120) == 0, said(study)
     assert len(killed.ledger.submissions()) == 1
     name = killed.ledger.submissions()[0].name
     jobs = cluster.run("sacct", "-X", "-n", "-P", f"--name={name}", "-S", "now-1hours", "-o", "JobID").split()
@@ -219,12 +219,12 @@ def test_killed_controllers_submit_one_job(cluster: Cluster, local: Path, tmp_pa
 
 
 @pytest.mark.workflow
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(1200)
 def test_second_controller_of_a_study_is_refused(cluster: Cluster, local: Path, tmp_path: Path) -> None:
     study = small(local, seeds=[3])
     stage = Graph(parse_study(yaml.safe_load(study.read_text()))).stages[0]
     slow = {"PYTHONPATH": str(SABOTAGE), "BRAKE_S": "0.4"}
     controllers = [snakemake(study, cluster, str(stage.record), **slow) for _ in range(2)]
-    assert sorted(controller.wait(timeout=250) for controller in controllers) == [0, 1]
+    assert sorted(controller.wait(timeout=PATIENCE * 250) for controller in controllers) == [0, 1]
     assert "already running a study" in said(study)
     assert len(Ledger(stage.folder).submissions()) == 1

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import yaml
 
-from processes import until
+from processes import PATIENCE, until
 from real_slurm import Cluster
 from sidewinder.cluster.ledger import Attempt, Ledger
 from sidewinder.config.load import parse_study
@@ -85,7 +85,7 @@ class Tiny:
     def run(self, *ask: str, **environment: str) -> str:
         """A controller from start to end; returns what it said. Fails where it failed."""
         controller = self.launch(*ask, **environment)
-        said, _ = controller.communicate(timeout=300)
+        said, _ = controller.communicate(timeout=PATIENCE * 300)
         assert controller.returncode == 0, said + self.logs()
         return said
 
