@@ -15,9 +15,9 @@ SLURM_PACKAGES := munge slurmctld slurmd slurm-client slurmdbd mariadb-server
 study: $(VENV)/.study
 	@$(RUN) sidewinder study --config $(CONFIG) --cores $(CORES)
 
-# Three workers on two cores: files with few tests come last, and of those the cluster's mostly wait.
-test: $(VENV)/.test lint slurm-packages
-	@$(RUN) python -m pytest -n 3 --dist loadfile
+# The cluster's tests want a machine to themselves: make test-slurm.
+test: $(VENV)/.test lint
+	@$(RUN) python -m pytest -n 2 --dist loadfile --ignore tests/slurm
 
 test-slurm: $(VENV)/.test slurm-packages
 	@$(RUN) python -m pytest -n 2 --dist loadfile tests/slurm

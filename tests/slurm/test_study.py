@@ -191,6 +191,7 @@ def test_killed_controllers_submit_one_job(cluster: Cluster, local: Path, tmp_pa
     cluster.run("scancel", blocker)
     controller = killed.start(**slow)
     until(90, "training", lambda: killed.step() > 2)
+    until(60, "a controller to attach", lambda: killed.attached(2))
     killed.kill(controller)
     # Queued again.
     cluster.run("scontrol", "requeue", str(killed.ledger.submissions()[-1].job))
