@@ -13,4 +13,4 @@ rule deduplicate:
     params:
         study=graph.resolved,
     shell:
-        "sidewinder deduplicate --config {params.study} --into $(dirname {output}) --workers {threads} --log {log}"
+        "sidewinder deduplicate --config {params.study} --into $(dirname {output}) --log {log}"

@@ -96,13 +96,13 @@ def corpus(into: Into, config: Config = DEFAULT, log: Log = None) -> None:
 
 
 @app.command()
-def deduplicate(into: Into, config: Config = DEFAULT, workers: int = 1, log: Log = None) -> None:
+def deduplicate(into: Into, config: Config = DEFAULT, log: Log = None) -> None:
     """Finds duplicates among all shards of a source, gathers what is held out, and adds up the counts."""
     from sidewinder.corpus.deduplicate import deduplicate_source
 
     graph = Graph(load_study(config))
     with _logged(log):
-        deduplicate_source(graph, graph.source_at(into), workers)
+        deduplicate_source(graph, graph.source_at(into))
 
 
 @app.command()

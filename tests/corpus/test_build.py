@@ -171,7 +171,7 @@ def test_shards_of_other_files_are_refused(tmp_path: Path, graph_of: GraphOf) ->
     forget()
     build_shard(graph, "text", "train-00001")
     with pytest.raises(DataError, match=r"added, removed or changed after 1 of its 2 shards .* train-00000"):
-        deduplicate_source(graph, "text", 1)
+        deduplicate_source(graph, "text")
     build_source(graph, "text")
     assert len(all_texts(graph)) == 210
 
@@ -256,5 +256,5 @@ def test_a_shard_whose_keys_were_cut_is_not_deduplicated(tmp_path: Path, graph_o
     build_shard(graph, "text", "train-00000")
     _cut(graph.corpus("text") / "train-00000" / "keys.npy")
     with pytest.raises(CorruptArtifact, match=r"keys\.npy"):
-        deduplicate_source(graph, "text", 1)
+        deduplicate_source(graph, "text")
     assert not (graph.corpus("text") / "record.json").exists()

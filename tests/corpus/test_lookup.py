@@ -52,7 +52,7 @@ def test_kinds_and_sizes_are_mixed_as_stated() -> None:
 
 def test_the_source_has_the_folder_of_any_other(graph_of: Callable[..., Graph]) -> None:
     graph = graph_of({"kind": "jsonl", "path": "unused"}, lookup={"share": 0.1, "documents": 100})
-    build_source(graph, LOOKUP, 1)
+    build_source(graph, LOOKUP)
     folder = graph.corpus(LOOKUP)
     record = read_record(folder / "record.json")
     assert [entry["role"] for entry in record["outputs"]] == ["duplicates", "heldout", "summary"]
@@ -63,7 +63,7 @@ def test_the_source_has_the_folder_of_any_other(graph_of: Callable[..., Graph]) 
     assert (len(training), len(heldout)) == (100, 32)
     assert record["facts"]["train_bytes"] == sum(len(line["text"]) for line in training)
     before = (folder / "record.json").read_text()
-    build_source(graph, LOOKUP, 1)
+    build_source(graph, LOOKUP)
     assert (folder / "record.json").read_text() == before
 
 

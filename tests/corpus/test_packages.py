@@ -92,7 +92,7 @@ def test_equal_versions_make_equal_artifacts_and_text_wherever_they_lie(
             patch.setattr(sys, "path", [str(folder), *sys.path])
             reader = {"kind": "packages", "part": "prose", "packages": ["pack"]}
             graph = graph_of(reader, results=f"results-{place}", heldout_share=0.3, minimum_characters=20)
-            build_source(graph, "text", 1)
+            build_source(graph, "text")
             record = read_record(graph.corpus("text") / "train-00000" / "record.json")
             found.append([record["inputs"], [entry["sha256"] for entry in record["outputs"]]])
     assert found[0] == found[1]
@@ -104,7 +104,7 @@ def test_equal_versions_make_equal_artifacts_and_text_wherever_they_lie(
 def test_documents_name_package_file_and_place(graph_of: Callable[..., Graph]) -> None:
     reader = {"kind": "packages", "part": "prose", "packages": ["pack"]}
     graph = graph_of(reader, heldout_share=0.3, minimum_characters=20)
-    build_source(graph, "text", 1)
+    build_source(graph, "text")
     shards = [documents(graph, "text", shard) for shard in graph.shards("text")]
     texts = {document["id"]: document["text"] for shard in shards for document in shard}
     assert set(texts) == {

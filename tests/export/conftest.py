@@ -168,7 +168,7 @@ def graph(texts: list[str], tmp_path_factory: pytest.TempPathFactory) -> Graph:
     }
     made = Graph(parse_study(study))
     for source in made.source_configs:
-        build_source(made, source, 1)
+        build_source(made, source)
     train_tokenizer(made)
     for source in made.source_configs:
         for shard in made.shards(source):

@@ -62,7 +62,7 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_odd(folder)
     graph = Graph(parse_study(study_values(folder)))
     for source in graph.source_configs:
-        build_source(graph, source, 1)
+        build_source(graph, source)
     return folder
 
 

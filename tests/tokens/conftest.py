@@ -56,6 +56,6 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Graph:
     write_odd(folder)
     graph = Graph(parse_study(study_values(folder)))
     for source in graph.source_configs:
-        build_source(graph, source, 1)
+        build_source(graph, source)
     train_tokenizer(graph)
     return graph

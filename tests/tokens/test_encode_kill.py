@@ -47,7 +47,7 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
     }
     study = parse_study(values)
     graph = Graph(study)
-    build_source(graph, "text", 1)
+    build_source(graph, "text")
     train_tokenizer(graph)
     write_study(study, folder / "study.json")
     return folder / "study.json"

@@ -7,8 +7,8 @@ from sidewinder.corpus.shard import build_shard
 from sidewinder.graph import Graph
 
 
-def build_source(graph: Graph, source: str, workers: int = 1) -> None:
+def build_source(graph: Graph, source: str) -> None:
     """Makes all corpus folders of a source. Raises DataError where it cannot be read, or nothing is left of it."""
     for shard in graph.corpus_shards(source):
         build_shard(graph, source, shard)
-    deduplicate_source(graph, source, workers)
+    deduplicate_source(graph, source)

@@ -48,7 +48,7 @@ BUCKET_BYTES = 32_000_000  # Of held-out text that is sorted at once.
 MEMORY_SHARE, LEAST_MEMORY_BYTES = 0.5, 1_000_000_000  # Of what there is, to compare hashes in.
 
 
-def deduplicate_source(graph: Graph, source: str, workers: int) -> None:
+def deduplicate_source(graph: Graph, source: str) -> None:
     """Makes the record of a whole source. Raises DataError where nothing is left for training, or nothing held out."""
     folder, shards = graph.corpus(source), graph.corpus_shards(source)
     parts = [outputs_of(folder / shard / RECORD) for shard in shards]
