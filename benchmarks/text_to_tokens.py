@@ -87,7 +87,7 @@ def corpus_job(study: str, shard: str) -> None:
 
 
 def deduplicate_job(study: str) -> None:
-    deduplicate_source(Graph(load_study(study)), "text", 1)
+    deduplicate_source(Graph(load_study(study)), "text")
 
 
 def tokens_job(study: str, shard: str) -> None:
