@@ -115,12 +115,12 @@ def tokenizer(config: Config = DEFAULT, log: Log = None) -> None:
 
 
 @app.command()
-def blend(config: Config = DEFAULT, log: Log = None) -> None:
-    """Writes the list of shards and weights that training reads."""
+def blend(into: Into, config: Config = DEFAULT, log: Log = None) -> None:
+    """Writes a list of shards and weights that training reads."""
     from sidewinder.tokens.blend import write_blend
 
     with _logged(log):
-        write_blend(Graph(load_study(config)))
+        write_blend(Graph(load_study(config)), into)
 
 
 @app.command()
