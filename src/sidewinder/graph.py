@@ -116,7 +116,7 @@ class Graph:
 
     def corpus_shards(self, source: str) -> list[str]:
         """Training shards of a source: parts that are read, cleaned and tokenized by jobs of their own."""
-        count = 1 if source in self.study.lookups else self.study.sources[source].shards
+        count = (self.study.lookups.get(source) or self.study.sources[source]).shards
         return [f"train-{shard:05d}" for shard in range(count)]
 
     def shards(self, source: str) -> list[str]:
@@ -305,7 +305,7 @@ class Graph:
     # What is made of a checkpoint
 
     def evaluation(self, stage: Stage, suite: str) -> Path:
-        mark = fingerprint(self.study.suites[suite].model_dump())
+        mark = fingerprint(self.study.suites[suite].identity)
         return stage.folder / "eval" / f"{suite}-{mark}"
 
     @property
