@@ -75,6 +75,11 @@ def test_books_of_a_curriculum_double_at_equal_distances_of_text() -> None:
     assert max(size_of(document(curriculum, "heldout", number)) for number in range(100)) > 24
 
 
+def test_books_of_one_size_do_not_grow() -> None:
+    config = CONFIG.model_copy(update={"entries": (4, 4), "grow_share": 0.5})
+    assert {size_of(document(config, "train", number)) for number in range(20)} == {4}
+
+
 def test_a_book_is_asked_no_more_than_stated() -> None:
     config = CONFIG.model_copy(update={"asked": 3, "reversed_share": 0.0})
     for number in range(100):

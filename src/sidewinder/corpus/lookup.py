@@ -54,6 +54,8 @@ def _levels(config: Lookup) -> tuple[list[int], list[int]]:
     Each doubling takes an equal part of the text, and long books fill that with fewer documents than short ones.
     """
     fewest, most = config.entries
+    if fewest == most:
+        return [most], []
     growing = [fewest << level for level in range(math.ceil(math.log2(most / fewest)))]
     last_text = (1 / config.grow_share - 1) * len(growing)  # In parts of the text as each doubling has.
     documents = [1 / _mean_lines(config, size) for size in growing]
