@@ -184,6 +184,7 @@ class TrainingOverride(Strict):
     threads: Count | None = None
     precision: Literal["float32", "bfloat16"] | None = None
     float8: Float8 | None = None
+    device: Literal["auto", "cpu", "cuda"] | None = None
     mesh: Mesh | None = None
     recompute: Annotated[str, Field(pattern=r"^[Mm*-]*$")] | None = None
 
