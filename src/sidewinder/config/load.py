@@ -90,8 +90,8 @@ def _explain(detail: ErrorDetails) -> str:
             f"    remedy: {rename}; known keys here: {', '.join(allowed)}"
         )
     if detail["type"] == "union_tag_not_found":
-        known = ", ".join(_kinds_at(path))
-        return f"  {key}: does not say its kind\n    value: {_short(detail['input'])}\n    remedy: add `kind`, one of {known}"
+        told = f"  {key}: does not say its kind\n    value: {_short(detail['input'])}"
+        return f"{told}\n    remedy: add `kind`, one of {', '.join(_kinds_at(path))}"
     message, value = detail["msg"].removeprefix("Value error, "), detail["input"]
     if found := _CROSS_KEY.match(message):  # A check across keys names the one it blames.
         key, message = ".".join(filter(None, [key, found[1]])), found[2]

@@ -46,8 +46,8 @@ class Study(Strict):
     blend: Annotated[dict[Name, Share], Field(min_length=1)]
     """Share of each source in the training text; they sum to 1."""
     repeat_at_most: Annotated[float, Field(gt=0)] = 4.0
-    """Epochs of a source beyond which a stage is warned of: from about four on, repeated text is worth less than new
-    text (arXiv 2305.16264)."""
+    """Most epochs of a source in a stage; one that would read a source more often is refused. From about four on,
+    repeated text is worth less than new text (arXiv 2305.16264)."""
     heldout_share: Annotated[float, Field(gt=0, lt=0.5)] = 0.01
     """Share of documents, chosen by hash of their text, that never reach training."""
     decontaminate: Decontaminate | None = None

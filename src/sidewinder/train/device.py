@@ -39,6 +39,15 @@ def prepare_torch(training: Training) -> torch.device:
     return device
 
 
+def prepare_inference(training: Training) -> torch.device:
+    """As `prepare_torch`, to evaluate what the stage trained: on a GPU if there is one, and without compiling.
+
+    A stage that was told to train on a CPU is evaluated on one.
+    """
+    device = "cpu" if training.device == "cpu" else "auto"
+    return prepare_torch(training.model_copy(update={"compile": False, "device": device}))
+
+
 def _be_deterministic() -> None:
     """The same bits on every run: on a CPU at no cost, on a GPU with slower kernels."""
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS is deterministic only with this.
