@@ -11,6 +11,7 @@ import torch
 from sidewinder.config.training import Training
 from sidewinder.errors import ConfigError
 from sidewinder.ops.memory import keep_freed_memory
+from sidewinder.train.gpu import own_gpu
 
 PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 
@@ -34,7 +35,7 @@ def prepare_torch(training: Training) -> torch.device:
         _be_deterministic()
     if on_cpu:
         return torch.device("cpu")
-    device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")) % torch.cuda.device_count())
+    device = torch.device("cuda", own_gpu(torch.cuda.device_count()))
     torch.cuda.set_device(device)
     return device
 
