@@ -23,6 +23,8 @@ LARGEST_STATE = 256
 """State size up to which a program can hold what it needs."""
 PROGRAMS_WANTED = 132 * 2
 """Programs that fill a large GPU; heads are divided among more programs until there are as many."""
+LARGE_SHARED_BYTES = 160_000
+"""Shared memory a program from which blocks may be as large as on Hopper, which has 227 KiB."""
 DECAY_HEADS = 16
 """Heads a program of the small kernels, so that dt, whose heads come last in memory, is read in whole lines."""
 
@@ -49,17 +51,32 @@ class Plan(NamedTuple):
     """Most of the state's columns that a program of states_kernel takes; the others take them all."""
     states: Launch
     output: Launch
-    gradients: Launch
+    input_gradient: Launch
+    key_gradients: Launch
 
 
-def plan_of(dtype: torch.dtype, state_size: int) -> Plan:
-    """The fastest of those tried on an H200 for 64 heads of 64 channels and state 128; smaller blocks where larger ones
-    would not fit: float32, whose products are three of TF32 each, and large states."""
+def plan_of(dtype: torch.dtype, state_size: int, shared_bytes: int) -> Plan:
+    """The one place where launches are chosen, for a GPU with so much shared memory a program.
+
+    The first is for Hopper: two programs of each backward kernel fit a multiprocessor. float32 multiplies without tensor
+    cores, exactly, in blocks that fit the registers.
+    """
+    one = Launch(4, 1)
     if dtype == torch.float32:
-        return Plan(32, 32, 32, 64, Launch(4, 1), Launch(4, 1), Launch(4, 1))
+        chunk = 32 if state_size <= 128 else 16
+        return Plan(chunk, chunk, 16, 64, one, *[Launch(8, 1)] * 3)
+    if shared_bytes < LARGE_SHARED_BYTES:
+        return Plan(32, 32, 32, 64, one, one, one, Launch(8, 1))
     if state_size > 128:
-        return Plan(64, 64, 64, 128, Launch(4, 2), Launch(4, 1), Launch(8, 1))
-    return Plan(128, 64, 64, 128, Launch(4, 3), Launch(8, 2), Launch(8, 2))
+        return Plan(64, 64, 64, 128, Launch(4, 2), one, one, Launch(8, 1))
+    return Plan(128, 64, 64, 128, Launch(4, 3), Launch(8, 2), Launch(4, 2), Launch(4, 2))
+
+
+def _plan(x: Tensor, state_size: int) -> Plan:
+    shared_bytes = LARGE_SHARED_BYTES
+    if x.is_cuda:
+        shared_bytes = torch.cuda.get_device_properties(x.device).shared_memory_per_block_optin
+    return plan_of(x.dtype, state_size, shared_bytes)
 
 
 class _Problem:
@@ -86,8 +103,7 @@ class _Problem:
         self.block = min(max(16, triton.next_power_of_2(self.size)), plan.size)
         self.split = triton.cdiv(self.size, self.block)
         self.wide_state = max(16, triton.next_power_of_2(self.state_size))
-        self.precision = "tf32x3" if x_BLHP.dtype == torch.float32 else "tf32"
-        self.sizes = {"SIZE": self.size, "STATE": self.state_size, "Q": chunk, "PRECISION": self.precision}
+        self.sizes = {"SIZE": self.size, "STATE": self.state_size, "Q": chunk, "PRECISION": "ieee"}
         self.decay_BHl, self.step_BHl, self.segment_Bl = self._decays(dt_BLH, resets_BL)
 
     def empty(self, *shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
@@ -153,24 +169,32 @@ class _Problem:
     ) -> tuple[Tensor, ...]:
         """Fills in the gradients of x, B and C; returns what finish() turns into the others."""
         together, blocks = self.together(), self.heads * self.split
-        parts = self.per_group * self.split // together
+        programs, parts = blocks // together, self.per_group * self.split // together
         given_BVl, gained_BVl = (self.empty(self.batch, blocks, self.chunks * self.chunk) for _ in range(2))
         ends_BcV, skips_BcV = (self.empty(self.batch, self.chunks, blocks) for _ in range(2))
-        sums_SBLGN = dB_BLGN[None], dC_BLGN[None]
+        both_BcQQ = self.empty(self.batch, self.chunks, programs, self.chunk, self.chunk, dtype=self.x_BLHP.dtype)
+        dB_SBLGN, dC_SBLGN = dB_BLGN[None], dC_BLGN[None]
         if parts > 1:
             shape = (parts, self.batch, self.length, self.groups, self.state_size)
-            sums_SBLGN = self.empty(*shape), self.empty(*shape)
-        backward_kernels.gradient_kernel[(self.chunks, blocks // together, self.batch)](
+            dB_SBLGN, dC_SBLGN = self.empty(*shape), self.empty(*shape)
+        grid = (self.chunks, programs, self.batch)
+        sizes = {"SPLIT": self.split, "P": self.block, "N": self.wide_state, **self.sizes}
+        numbers = (self.length, self.chunks, self.heads, self.per_group, together)
+        strides_BC = (*self.B_BLGN.stride()[:3], *self.C_BLGN.stride()[:3])
+        strides = (*self.x_BLHP.stride()[:3], *dy_BLHP.stride()[:3], *strides_BC)
+        backward_kernels.input_gradient_kernel[grid](
             self.x_BLHP, dy_BLHP, self.B_BLGN, self.C_BLGN, skip_H, self.decay_BHl, self.step_BHl, self.segment_Bl,
-            entering_BcHPN, leaving_BcHPN, dx_BLHP, *sums_SBLGN, gained_BVl, given_BVl, ends_BcV, skips_BcV,
-            self.length, self.chunks, self.heads, self.per_group, together,
-            *self.x_BLHP.stride()[:3], *dy_BLHP.stride()[:3], *self.B_BLGN.stride()[:3], *self.C_BLGN.stride()[:3],
-            *dx_BLHP.stride()[:2], *sums_SBLGN[0].stride()[:3],
-            SPLIT=self.split, P=self.block, N=self.wide_state, **self.sizes, **self.plan.gradients.options(),
+            leaving_BcHPN, dx_BLHP, both_BcQQ, given_BVl, gained_BVl, ends_BcV, skips_BcV, *numbers, *strides,
+            *dx_BLHP.stride()[:2], **sizes, **self.plan.input_gradient.options(),
+        )  # fmt: skip
+        backward_kernels.key_gradient_kernel[grid](
+            self.x_BLHP, dy_BLHP, self.B_BLGN, self.C_BLGN, self.decay_BHl, self.step_BHl, self.segment_Bl,
+            entering_BcHPN, leaving_BcHPN, both_BcQQ, dB_SBLGN, dC_SBLGN, gained_BVl, ends_BcV, *numbers, *strides,
+            *dB_SBLGN.stride()[:3], **sizes, **self.plan.key_gradients.options(),
         )  # fmt: skip
         if parts > 1:
-            dB_BLGN.copy_(sums_SBLGN[0].sum(0))
-            dC_BLGN.copy_(sums_SBLGN[1].sum(0))
+            dB_BLGN.copy_(dB_SBLGN.sum(0))
+            dC_BLGN.copy_(dC_SBLGN.sum(0))
         return given_BVl, gained_BVl, ends_BcV, skips_BcV
 
     def finish(self, sums: tuple[Tensor, ...], dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor]:
@@ -194,7 +218,7 @@ def _forward(
     initial_BHPN: Tensor | None,
     resets_BL: Tensor | None,
 ) -> tuple[Tensor, Tensor]:
-    plan = plan_of(x_BLHP.dtype, B_BLGN.shape[3])
+    plan = _plan(x_BLHP, B_BLGN.shape[3])
     problem = _Problem(x_BLHP, dt_BLH, A_H, B_BLGN, C_BLGN, resets_BL, chunk=plan.forward_chunk, plan=plan)
     states_BcHPN, final_BHPN = problem.states(x_BLHP, B_BLGN, initial_BHPN, reverse=False)
     return problem.outputs(D_H, states_BcHPN), final_BHPN
@@ -219,7 +243,7 @@ def _backward(
     resets_BL: Tensor | None,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
     """Gradients of x, dt, A, B, C, D and the initial state."""
-    plan = plan_of(x_BLHP.dtype, B_BLGN.shape[3])
+    plan = _plan(x_BLHP, B_BLGN.shape[3])
     problem = _Problem(x_BLHP, dt_BLH, A_H, B_BLGN, C_BLGN, resets_BL, chunk=plan.backward_chunk, plan=plan)
     dy_BLHP = dy_BLHP if dy_BLHP.stride(3) == 1 else dy_BLHP.contiguous()
     d_final_BHPN = None if d_final_BHPN is None else d_final_BHPN.contiguous()

@@ -63,10 +63,10 @@ def states_kernel(
     heads,
     per_group,
     values_b,
-    values_l,
+    values_l: tl.constexpr,
     values_h,
     keys_b,
-    keys_l,
+    keys_l: tl.constexpr,
     keys_g,
     REVERSE: tl.constexpr,
     SIZE: tl.constexpr,
@@ -141,13 +141,13 @@ def output_kernel(
     per_group,
     together,
     x_b,
-    x_l,
+    x_l: tl.constexpr,
     x_h,
     B_b,
-    B_l,
+    B_l: tl.constexpr,
     B_g,
     C_b,
-    C_l,
+    C_l: tl.constexpr,
     C_g,
     SPLIT: tl.constexpr,
     SIZE: tl.constexpr,
@@ -176,6 +176,7 @@ def output_kernel(
     if segment is not None:
         segment_Q = tl.load(segment + b * chunks * Q + t)
         seen_QQ = seen_QQ & (segment_Q[:, None] == segment_Q[None, :])
+    near_QQ = tl.where(seen_QQ, near_QQ, 0.0)
     for number in range(together):
         h = (first + number) // SPLIT
         p = (first + number) % SPLIT * P + tl.arange(0, P)
@@ -188,7 +189,7 @@ def output_kernel(
         from_state_Q = tl.exp2(decay_Q)
         if segment is not None:
             from_state_Q = tl.where(segment_Q == 0, from_state_Q, 0.0)
-        left_QQ = tl.exp2(tl.where(seen_QQ, decay_Q[:, None] - decay_Q[None, :], float("-inf")))
+        left_QQ = tl.exp2(tl.minimum(decay_Q[:, None] - decay_Q[None, :], 0.0))
         mixed_QQ = (near_QQ * left_QQ * step_Q[None, :]).to(x.dtype.element_ty)
         y_QP = tl.dot(C_QN, tl.trans(state_PN), input_precision=PRECISION) * from_state_Q[:, None]
         y_QP = tl.dot(mixed_QQ, x_QP, y_QP, input_precision=PRECISION)

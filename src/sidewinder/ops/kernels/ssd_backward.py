@@ -21,7 +21,7 @@ import triton.language as tl
 
 
 @triton.jit
-def gradient_kernel(
+def input_gradient_kernel(
     x,
     dy,
     B,
@@ -30,13 +30,11 @@ def gradient_kernel(
     decay,
     step,
     segment,
-    entering,
     leaving,
     dx,
-    dB,
-    dC,
-    gained,
+    both,
     given,
+    gained,
     ends,
     d_skip,
     length,
@@ -45,22 +43,19 @@ def gradient_kernel(
     per_group,
     together,
     x_b,
-    x_l,
+    x_l: tl.constexpr,
     x_h,
     dy_b,
-    dy_l,
+    dy_l: tl.constexpr,
     dy_h,
     B_b,
-    B_l,
+    B_l: tl.constexpr,
     B_g,
     C_b,
-    C_l,
+    C_l: tl.constexpr,
     C_g,
     dx_b,
-    dx_l,
-    dB_part,
-    dB_b,
-    dB_l,
+    dx_l: tl.constexpr,
     SPLIT: tl.constexpr,
     SIZE: tl.constexpr,
     STATE: tl.constexpr,
@@ -69,18 +64,17 @@ def gradient_kernel(
     N: tl.constexpr,
     PRECISION: tl.constexpr,
 ):
-    """Gradients of x, B and C of one chunk and `together` blocks of heads of one group, and sums for finish_kernel.
+    """The gradient of x of one chunk and `together` blocks of heads of one group; and for the other kernels:
 
-    (B, V, tokens): `given`_j, what token j gives to all outputs and to the last state, a unit of dt; `gained`_i, what
-    output i gains from all inputs and from h; (B, chunks, V): `ends`, what the last state keeps of h and gains; `d_skip`.
+    `both` (…, Q, Q), the first sum of dB and dC over these heads; (B, V, tokens): `given`_j, what token j gives to all
+    outputs and to the last state, a unit of dt; `gained`_i, what output i gains from the chunk's tokens; (B, chunks, V):
+    `ends`, what the last state gains from them; `d_skip`.
     """
     kind = x.dtype.element_ty
     c = tl.program_id(0)
     first = tl.program_id(1) * together
     b = tl.program_id(2).to(tl.int64)
     group = first // (per_group * SPLIT)
-    part = first % (per_group * SPLIT) // together
-    blocks = heads * SPLIT
     n = tl.arange(0, N)
     row = tl.arange(0, Q)[:, None]
     start = (c * Q).to(tl.int64)
@@ -97,8 +91,7 @@ def gradient_kernel(
         segment_Q = tl.load(segment + b * chunks * Q + t)
         last = tl.load(segment + b * chunks * Q + c * Q + Q - 1)
         seen_QQ = seen_QQ & (segment_Q[:, None] == segment_Q[None, :])
-    dB_QN = tl.zeros([Q, N], tl.float32)
-    dC_QN = tl.zeros([Q, N], tl.float32)
+    near_QQ = tl.where(seen_QQ, near_QQ, 0.0).to(kind)
     both_QQ = tl.zeros([Q, Q], tl.float32)
     for number in range(together):
         v = first + number
@@ -110,49 +103,142 @@ def gradient_kernel(
         total = tl.load(decay + (b * heads + h) * chunks * Q + c * Q + Q - 1)
         x_QP = tl.load(x + h * x_h + (row * x_l + p[None, :]), mask=there_QP, other=0.0)
         dy_QP = tl.load(dy + h * dy_h + (row * dy_l + p[None, :]), mask=there_QP, other=0.0)
-        place_PN = ((b * chunks + c) * heads + h) * SIZE * STATE + p[:, None] * STATE + n[None, :]
-        inside_PN = (p < SIZE)[:, None] & (n < STATE)[None, :]
-        h_PN = tl.load(entering + place_PN, mask=inside_PN, other=0.0)
-        g_PN = tl.load(leaving + place_PN, mask=inside_PN, other=0.0)
-        before_Q = tl.exp2(decay_Q)
+        state = leaving + ((b * chunks + c) * heads + h) * SIZE * STATE + (p[:, None] * STATE + n[None, :])
+        g_PN = tl.load(state, mask=(p < SIZE)[:, None] & (n < STATE)[None, :], other=0.0)
         after_Q = tl.exp2(total - decay_Q)
+        if segment is not None:
+            after_Q = tl.where(segment_Q == last, after_Q, 0.0)
+
+        pairs_QQ = tl.dot(x_QP, tl.trans(dy_QP), input_precision=PRECISION)
+        left_QQ = tl.exp2(tl.minimum(decay_Q[None, :] - decay_Q[:, None], 0.0))
+        mixed_QQ = near_QQ.to(tl.float32) * left_QQ
+        both_QQ += pairs_QQ * left_QQ * step_Q[:, None]
+        pairs_QQ *= mixed_QQ
+        given_Q = tl.sum(pairs_QQ, 1)
+        gained_Q = tl.sum(pairs_QQ * step_Q[:, None], 0)
+        mixed_QQ = mixed_QQ.to(kind)
+
+        du_QP = tl.dot(B_QN, tl.trans(g_PN), input_precision=PRECISION) * after_Q[:, None]
+        to_state_Q = tl.sum(x_QP.to(tl.float32) * du_QP, 1)
+        du_QP = tl.dot(mixed_QQ, dy_QP, du_QP, input_precision=PRECISION)
+        dx_QP = du_QP * step_Q[:, None] + tl.load(skip + h).to(tl.float32) * dy_QP.to(tl.float32)
+        # Without the sum, whose added part is 0, the compiler would load x and dy twice, in two layouts.
+        own = tl.sum(x_QP.to(tl.float32) * (dy_QP.to(tl.float32) + 0.0 * du_QP))
+        tl.store(dx + h * SIZE + (row * dx_l + p[None, :]), dx_QP.to(dx.dtype.element_ty), mask=there_QP)
+        line = (b * heads * SPLIT + v) * chunks * Q + t
+        tl.store(given + line, given_Q + to_state_Q)
+        tl.store(gained + line, gained_Q)
+        sums = (b * chunks + c) * heads * SPLIT + v
+        tl.store(ends + sums, tl.sum(to_state_Q * step_Q))
+        tl.store(d_skip + sums, own)
+    both_QQ = tl.where(seen_QQ, both_QQ, 0.0).to(kind)
+    place = (b * chunks + c) * tl.num_programs(1) + tl.program_id(1)
+    tl.store(both + place * Q * Q + (row * Q + tl.arange(0, Q)[None, :]), both_QQ)
+
+
+@triton.jit
+def key_gradient_kernel(
+    x,
+    dy,
+    B,
+    C,
+    decay,
+    step,
+    segment,
+    entering,
+    leaving,
+    both,
+    dB,
+    dC,
+    gained,
+    ends,
+    length,
+    chunks,
+    heads,
+    per_group,
+    together,
+    x_b,
+    x_l: tl.constexpr,
+    x_h,
+    dy_b,
+    dy_l: tl.constexpr,
+    dy_h,
+    B_b,
+    B_l: tl.constexpr,
+    B_g,
+    C_b,
+    C_l: tl.constexpr,
+    C_g,
+    d_part,
+    d_b,
+    d_l: tl.constexpr,
+    SPLIT: tl.constexpr,
+    SIZE: tl.constexpr,
+    STATE: tl.constexpr,
+    Q: tl.constexpr,
+    P: tl.constexpr,
+    N: tl.constexpr,
+    PRECISION: tl.constexpr,
+):
+    """Gradients of B and C, for the same heads; adds what outputs and last state have from h to `gained` and `ends`."""
+    kind = dy.dtype.element_ty
+    c = tl.program_id(0)
+    first = tl.program_id(1) * together
+    b = tl.program_id(2).to(tl.int64)
+    group = first // (per_group * SPLIT)
+    part = first % (per_group * SPLIT) // together
+    n = tl.arange(0, N)
+    row = tl.arange(0, Q)[:, None]
+    start = (c * Q).to(tl.int64)
+    t = c * Q + tl.arange(0, Q)
+    x += b * x_b + start * x_l
+    dy += b * dy_b + start * dy_l
+    there_QN = (t < length)[:, None] & (n < STATE)[None, :]
+    C_QN = tl.load(C + b * C_b + start * C_l + group * C_g + (row * C_l + n[None, :]), mask=there_QN, other=0.0)
+    if segment is not None:
+        segment_Q = tl.load(segment + b * chunks * Q + t)
+        last = tl.load(segment + b * chunks * Q + c * Q + Q - 1)
+    dB_QN = tl.zeros([Q, N], tl.float32)
+    dC_QN = tl.zeros([Q, N], tl.float32)
+    for number in range(together):
+        v = first + number
+        h = v // SPLIT
+        p = v % SPLIT * P + tl.arange(0, P)
+        there_QP = (t < length)[:, None] & (p < SIZE)[None, :]
+        decay_Q = tl.load(decay + (b * heads + h) * chunks * Q + t)
+        step_Q = tl.load(step + (b * heads + h) * chunks * Q + t)
+        total = tl.load(decay + (b * heads + h) * chunks * Q + c * Q + Q - 1)
+        before_Q = tl.exp2(decay_Q)
+        after_Q = tl.exp2(total - decay_Q) * step_Q
         keep = tl.exp2(total)
         if segment is not None:
             before_Q = tl.where(segment_Q == 0, before_Q, 0.0)
             after_Q = tl.where(segment_Q == last, after_Q, 0.0)
             keep = tl.where(last == 0, keep, 0.0)
-
-        left_QQ = tl.exp2(tl.where(seen_QQ, decay_Q[None, :] - decay_Q[:, None], float("-inf")))
-        pairs_QQ = tl.dot(x_QP, tl.trans(dy_QP), input_precision=PRECISION) * left_QQ
-        both_QQ += pairs_QQ * step_Q[:, None]
-        pairs_QQ *= near_QQ
-        given_Q = tl.sum(pairs_QQ, 1)
-        gained_Q = tl.sum(pairs_QQ * step_Q[:, None], 0)
-
-        du_QP = tl.dot(B_QN, tl.trans(g_PN), input_precision=PRECISION) * after_Q[:, None]
-        wide_QP, d_wide_QP = x_QP.to(tl.float32), dy_QP.to(tl.float32)
-        to_state_Q = tl.sum(wide_QP * du_QP, 1)
-        du_QP = tl.dot((near_QQ * left_QQ).to(kind), dy_QP, du_QP, input_precision=PRECISION)
-        dx_QP = du_QP * step_Q[:, None] + tl.load(skip + h).to(tl.float32) * d_wide_QP
-        tl.store(dx + h * SIZE + (row * dx_l + p[None, :]), dx_QP.to(dx.dtype.element_ty), mask=there_QP)
-
-        scaled_QP = (wide_QP * (after_Q * step_Q)[:, None]).to(kind)
-        dB_QN = tl.dot(scaled_QP, g_PN, dB_QN, input_precision=PRECISION)
-        scaled_QP = (d_wide_QP * before_Q[:, None]).to(kind)
-        seen_QN = tl.dot(scaled_QP, h_PN, input_precision=PRECISION)
-        dC_QN += seen_QN
-        gained_Q += tl.sum(seen_QN * C_QN.to(tl.float32), 1)
-
-        line = (b * blocks + v) * chunks * Q + t
-        tl.store(given + line, given_Q + to_state_Q)
-        tl.store(gained + line, gained_Q)
-        end = keep * tl.sum(h_PN.to(tl.float32) * g_PN.to(tl.float32)) + tl.sum(to_state_Q * step_Q)
-        tl.store(ends + (b * chunks + c) * blocks + v, end)
-        tl.store(d_skip + (b * chunks + c) * blocks + v, tl.sum(wide_QP * d_wide_QP))
-    both_QQ = both_QQ.to(kind)
+        x_QP = tl.load(x + h * x_h + (row * x_l + p[None, :]), mask=there_QP, other=0.0)
+        dy_QP = tl.load(dy + h * dy_h + (row * dy_l + p[None, :]), mask=there_QP, other=0.0)
+        place_PN = ((b * chunks + c) * heads + h) * SIZE * STATE
+        offset_PN = p[:, None] * STATE + n[None, :]
+        inside_PN = (p < SIZE)[:, None] & (n < STATE)[None, :]
+        h_PN = tl.load(entering + place_PN + offset_PN, mask=inside_PN, other=0.0)
+        g_PN = tl.load(leaving + place_PN + offset_PN, mask=inside_PN, other=0.0)
+        dB_QN = tl.dot((x_QP.to(tl.float32) * after_Q[:, None]).to(kind), g_PN, dB_QN, input_precision=PRECISION)
+        dC_QN = tl.dot((dy_QP.to(tl.float32) * before_Q[:, None]).to(kind), h_PN, dC_QN, input_precision=PRECISION)
+        seen_QP = tl.dot(C_QN, tl.trans(h_PN), input_precision=PRECISION)
+        gained_Q = tl.sum(seen_QP * dy_QP.to(tl.float32), 1) * before_Q
+        line = gained + (b * heads * SPLIT + v) * chunks * Q + t
+        tl.store(line, tl.load(line) + gained_Q)
+        # The sum over h g is the trace of a product, which needs fewer registers.
+        alike_PP = tl.dot(g_PN, tl.trans(h_PN), input_precision=PRECISION)
+        alike = tl.sum(tl.where(tl.arange(0, P)[:, None] == tl.arange(0, P)[None, :], alike_PP, 0.0))
+        sums = ends + (b * chunks + c) * heads * SPLIT + v
+        tl.store(sums, tl.load(sums) + keep * alike)
+    B_QN = tl.load(B + b * B_b + start * B_l + group * B_g + (row * B_l + n[None, :]), mask=there_QN, other=0.0)
+    place = (b * chunks + c) * tl.num_programs(1) + tl.program_id(1)
+    both_QQ = tl.load(both + place * Q * Q + (row * Q + tl.arange(0, Q)[None, :]))
     dB_QN = tl.dot(both_QQ, C_QN, dB_QN, input_precision=PRECISION)
     dC_QN = tl.dot(tl.trans(both_QQ), B_QN, dC_QN, input_precision=PRECISION)
-    out = part.to(tl.int64) * dB_part + b * dB_b + start * dB_l + group * STATE + (row * dB_l + n[None, :])
+    out = part.to(tl.int64) * d_part + b * d_b + start * d_l + group * STATE + (row * d_l + n[None, :])
     tl.store(dB + out, dB_QN.to(dB.dtype.element_ty), mask=there_QN)
     tl.store(dC + out, dC_QN.to(dC.dtype.element_ty), mask=there_QN)
 
