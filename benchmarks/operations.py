@@ -170,7 +170,7 @@ def _ssd(gpu: bool) -> Operation:
         return inputs | _state(normal, "initial_BHPN", (ROWS, heads, size, states), length, initial, packed)
 
     if gpu:
-        forms = _forms(ssd.ssd, gpu, "mamba-ssm" if find_spec("mamba_ssm") else "", chunk=128)
+        forms = _forms(ssd.ssd, gpu, "Triton", chunk=128)
     else:
         forms = [Form(f"chunks of {chunk}", partial(ssd.ssd, chunk=chunk)) for chunk in (CHUNK, 128)]
     forms.append(_stepwise(partial(ssd.ssd, chunk=128), "initial_BHPN"))

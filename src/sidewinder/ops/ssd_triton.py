@@ -19,8 +19,6 @@ from sidewinder.ops.gpu_function import Function, GpuFunction
 from sidewinder.ops.kernels import ssd as kernels
 from sidewinder.ops.kernels import ssd_backward as backward_kernels
 
-LARGEST_STATE = 256
-"""State size up to which a program can hold what it needs."""
 PROGRAMS_WANTED = 132 * 2
 """Programs that fill a large GPU; heads are divided among more programs until there are as many."""
 LARGE_SHARED_BYTES = 160_000
@@ -299,7 +297,7 @@ def ssd_triton(
     initial_BHPN: Tensor | None = None,
     resets_BL: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """As `ssd`, for bfloat16, float16 or float32 on a GPU and states of at most LARGEST_STATE; the last state is float32.
+    """As `ssd`, for bfloat16, float16 or float32 on a GPU and states of at most 256; the last state is float32.
 
     `x`, `B` and `C` may be slices: only their last dimension must be contiguous. `chunk` does not matter here.
     """

@@ -14,8 +14,11 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
+NUMBERS = ("length", "padded", "chunks", "heads", "per_group", "together")
+"""Arguments whose values do not make another kernel: sequences of any length run without compilation."""
 
-@triton.jit
+
+@triton.jit(do_not_specialize=NUMBERS)
 def decay_kernel(
     dt,
     rates,
@@ -48,7 +51,7 @@ def decay_kernel(
         tl.store(segment + b * padded + t, tl.cumsum(begins_Q, 0))
 
 
-@triton.jit
+@triton.jit(do_not_specialize=NUMBERS)
 def states_kernel(
     values,
     keys,
@@ -124,7 +127,7 @@ def states_kernel(
     tl.store(end + place_PN, h_PN, mask=inside_PN)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=NUMBERS)
 def output_kernel(
     x,
     B,

@@ -19,8 +19,10 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
+from sidewinder.ops.kernels.ssd import NUMBERS
 
-@triton.jit
+
+@triton.jit(do_not_specialize=NUMBERS)
 def input_gradient_kernel(
     x,
     dy,
@@ -136,7 +138,7 @@ def input_gradient_kernel(
     tl.store(both + place * Q * Q + (row * Q + tl.arange(0, Q)[None, :]), both_QQ)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=NUMBERS)
 def key_gradient_kernel(
     x,
     dy,
@@ -243,7 +245,7 @@ def key_gradient_kernel(
     tl.store(dC + out, dC_QN.to(dC.dtype.element_ty), mask=there_QN)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=NUMBERS)
 def finish_kernel(
     rates,
     step,
