@@ -34,3 +34,8 @@ def in_autocast(x: Tensor) -> Tensor:
     """`x` in autocast's type where autocast is on: custom operations have to ask for themselves."""
     kind = x.device.type
     return x.to(torch.get_autocast_dtype(kind)) if torch.is_autocast_enabled(kind) else x
+
+
+def channels_together(x: Tensor) -> Tensor:
+    """`x`, copied where its last dimension does not lie side by side in memory, as the kernels want it."""
+    return x if x.stride(-1) == 1 else x.contiguous()

@@ -13,12 +13,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-
-@triton.jit
-def _sigmoid(x):
-    # rsqrt(v)² is 1 / v with one special-function instruction, where a division takes about eight instructions.
-    root = tl.rsqrt(1.0 + tl.exp2(-1.4426950408889634 * x))
-    return root * root
+from sidewinder.ops.kernels.activations import sigmoid
 
 
 @triton.jit
@@ -101,7 +96,7 @@ def forward_kernel(
                 seen = seen + (earlier,)
             past = seen[: WIDTH - 1]
             if SILU:
-                total *= _sigmoid(total)
+                total *= sigmoid(total)
             tl.store(y + (step + i) * channels, total.to(y.dtype.element_ty), mask=in_c & (step + i < left))
 
 
@@ -113,7 +108,9 @@ def backward_kernel(
     initial,
     resets,
     dy,
+    more_dy,
     dx,
+    y,
     d_initial,
     sums,
     length,
@@ -131,6 +128,10 @@ def backward_kernel(
     ROWS: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
+    """Gradients of x and the initial inputs, and this program's part of the weight's and the bias's, (P, C · (W + 1)).
+
+    The outputs' gradient is `dy`, plus `more_dy` (B, L, C) where that is given. `y`, where given, gets the outputs.
+    """
     c = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     in_c = c < channels
     start = tl.program_id(1) * segment
@@ -141,6 +142,10 @@ def backward_kernel(
     x += b * x_b + start.to(tl.int64) * x_l + c
     dy += b * dy_b + start.to(tl.int64) * dy_l + c
     dx += first * channels + c
+    if more_dy is not None:
+        more_dy += first * channels + c
+    if y is not None:
+        y += first * channels + c
     initial += b * initial_b + c
     d_initial += b * (WIDTH - 1) * channels + c
     sums += (b * tl.num_programs(1) + tl.program_id(1)) * (WIDTH + 1) * channels
@@ -168,14 +173,19 @@ def backward_kernel(
     for step in range(0, own + WIDTH - 1, ROWS):
         rows = ()
         d_rows = ()
+        more_rows = ()
         for i in tl.static_range(ROWS):
             there = in_c & (step + i < left)
             rows = rows + (tl.load(x + (step + i) * x_l, mask=there, other=0.0),)
             d_rows = d_rows + (tl.load(dy + (step + i) * dy_l, mask=there, other=0.0),)
+            if more_dy is not None:
+                more_rows = more_rows + (tl.load(more_dy + (step + i) * channels, mask=there, other=0.0),)
         for i in tl.static_range(ROWS):
             t = step + i
             row = rows[i].to(tl.float32)
             d_total = d_rows[i].to(tl.float32)
+            if more_dy is not None:
+                d_total += more_rows[i].to(tl.float32)
             if resets is not None:
                 reset = tl.load(resets + t, mask=t < left, other=0) != 0
             total = offset + row * taps[0]
@@ -187,8 +197,11 @@ def backward_kernel(
                 total += earlier * taps[back]
                 seen = seen + (earlier,)
             if SILU:
-                gate = _sigmoid(total)
+                gate = sigmoid(total)
                 d_total *= gate * (1.0 + total * (1.0 - gate))
+                total *= gate
+            if y is not None:
+                tl.store(y + t * channels, total.to(y.dtype.element_ty), mask=in_c & (t < own))
             d_own = tl.where(t < own, d_total, 0.0)
             d_bias += d_own
             sums_now = ()

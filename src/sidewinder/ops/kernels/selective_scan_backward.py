@@ -13,7 +13,17 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from sidewinder.ops.kernels.selective_scan import decays_of, high, load_rows, load_words, long_, low, order
+from sidewinder.ops.kernels.activations import gate, gate_gradient, sigmoid
+from sidewinder.ops.kernels.selective_scan_rows import (
+    decays_of,
+    high,
+    load_rows,
+    load_steps,
+    load_words,
+    long_,
+    low,
+    order,
+)
 
 EXCHANGE = tl.constexpr("""
 {
@@ -79,8 +89,27 @@ def _store_sums(rows, start, a_part, EXCHANGED: tl.constexpr, BLOCK: tl.constexp
 
 
 @triton.jit
+def gate_kernel(dy, z, y, dy_own, dz, length, channels, dy_b, dy_l, z_b, z_l, BLOCK: tl.constexpr):
+    """Where a gate follows the scan: the gradient of its input, `dy_own`, and that of z, from the gated output `y`.
+
+    The scan's input to the gate is got back from `y`, so that nothing else has to be kept.
+    """
+    d = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
+    in_d = d < channels
+    token = tl.program_id(0).to(tl.int64)
+    b = tl.program_id(2).to(tl.int64)
+    here = (b * length + token) * channels + d
+    dy_row = tl.load(dy + b * dy_b + token * dy_l + d, mask=in_d, other=0.0).to(tl.float32)
+    z_row = tl.load(z + b * z_b + token * z_l + d, mask=in_d, other=0.0).to(tl.float32)
+    y_row = tl.load(y + here, mask=in_d, other=0.0).to(tl.float32)
+    tl.store(dy_own + here, (dy_row * gate(z_row)).to(dy_own.dtype.element_ty), mask=in_d)
+    tl.store(dz + here, (dy_row * gate_gradient(z_row, y_row)).to(dz.dtype.element_ty), mask=in_d)
+
+
+@triton.jit
 def adjoint_kernel(
     dt,
+    dt_bias,
     dy,
     a2,
     bc,
@@ -122,6 +151,7 @@ def adjoint_kernel(
         resets += b * length
     per_state = long_(channels)
     q += ((b * stretches + s) * state_size) * per_state + d
+    bias_d = None if dt_bias is None else tl.load(dt_bias + d, mask=in_d, other=0.0).to(tl.float32)
     total = tl.zeros([BLOCK], tl.float32)
     crossed = start < 0
     steps = tl.cdiv(stop - start, ROWS)
@@ -129,7 +159,7 @@ def adjoint_kernel(
         token = start + (steps - 1 - step) * ROWS
         left = stop - token
         at = long_(token)
-        dt_rows = load_rows(dt + at * dt_l, dt_l, left, in_d, ROWS)
+        dt_rows = load_steps(dt + at * dt_l, dt_l, bias_d, left, in_d, ROWS)
         dy_rows = load_rows(dy + at * dy_l, dy_l, left, in_d, ROWS)
         for i in tl.static_range(ROWS):
             total += dt_rows[i]
@@ -154,9 +184,66 @@ def adjoint_kernel(
 
 
 @triton.jit
+def _forward_rows(decays, u_rows, dy_rows, words, h, ROWS: tl.constexpr):
+    """The state before the first row and after each, and what each row adds to the gradient of C."""
+    h_rows = (h,)
+    dc_rows = ()
+    for i in tl.static_range(ROWS):
+        h = decays[i] * h + u_rows[i] * low(words[i])
+        h_rows = h_rows + (h,)
+        dc_rows = dc_rows + (dy_rows[i] * h,)
+    return h_rows, dc_rows
+
+
+@triton.jit
+def _backward_rows(
+    decays, dt_rows, u_rows, dy_rows, h_rows, words, coefficient, later, du_rows, da_rows, d_coefficient,
+    ROWS: tl.constexpr,
+):  # fmt: skip
+    """Last row first: q of the first row, the gradient of A2, those of u = dt · x and of dt · A2 summed over states so
+    far, and what each row adds to the gradient of B."""
+    db_rows = ()
+    du_next = ()
+    da_next = ()
+    for i in tl.static_range(ROWS - 1, -1, -1):
+        g = dy_rows[i] * high(words[i]) + later
+        db_rows = (g * u_rows[i],) + db_rows
+        du_next = (du_rows[i] + g * low(words[i]),) + du_next
+        later = decays[i] * g
+        exponent = later * h_rows[i]
+        da_next = (da_rows[i] + exponent * coefficient,) + da_next
+        d_coefficient += exponent * dt_rows[i]
+    return later, d_coefficient, du_next, da_next, db_rows
+
+
+@triton.jit
+def _store_input_gradients(
+    x, x_l, dt, dt_l, bias_d, skip_d, dt_rows, dy_rows, du_rows, da_rows, dx, d_dt, d_bias, per_state, left, in_d,
+    ROWS: tl.constexpr,
+):  # fmt: skip
+    """Gradients of x and dt, all states summed; adds these rows to that of the bias of dt."""
+    bias_sum = tl.zeros_like(skip_d)
+    for i in tl.static_range(ROWS):
+        here = in_d & (i < left)
+        x_row = tl.load(x + i * x_l, mask=here, other=0.0).to(tl.float32)
+        # 0.693… = ln 2: exp2(dt · A2) has the derivative ln 2 · A2 · exp2(…) in dt.
+        d_dt_row = x_row * du_rows[i] + 0.6931471805599453 * da_rows[i]
+        if bias_d is not None:
+            dt_row = tl.load(dt + i * dt_l, mask=here, other=0.0).to(tl.float32)
+            d_dt_row *= sigmoid(dt_row + bias_d)
+            bias_sum += tl.where(i < left, d_dt_row, 0.0)
+        tl.store(d_dt + i * per_state, d_dt_row.to(d_dt.dtype.element_ty), mask=here)
+        dx_row = dt_rows[i] * du_rows[i] + skip_d * dy_rows[i]
+        tl.store(dx + i * per_state, dx_row.to(dx.dtype.element_ty), mask=here)
+    if bias_d is not None:
+        tl.store(d_bias, tl.load(d_bias, mask=in_d, other=0.0) + bias_sum, mask=in_d)
+
+
+@triton.jit
 def gradient_kernel(
     x,
     dt,
+    dt_bias,
     dy,
     a2,
     bc,
@@ -166,6 +253,7 @@ def gradient_kernel(
     q,
     dx,
     d_dt,
+    d_bias,
     d_a2,
     d_b,
     d_c,
@@ -190,7 +278,7 @@ def gradient_kernel(
     """All gradients of the tokens `begin` … `end`, last step first, from the state before each step (`states`).
 
     q (B, s, N, D) holds the gradient of the state leaving each stretch and gets that of the state entering it.
-    d_a2 (B, s, N, D) and d_skip (B, s, D) are added to; d_b, d_c (P, B, N, padded tokens) are written, a
+    d_a2 (B, s, N, D), d_bias and d_skip (B, s, D) are added to; d_b, d_c (P, B, N, padded tokens) are written, a
     part for each program or, if EXCHANGED, for each warp.
     """
     d = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
@@ -204,8 +292,7 @@ def gradient_kernel(
     x += b * x_b + d
     dt += b * dt_b + d
     dy += b * dy_b + d
-    dx += b * length * per_state + d
-    d_dt += b * length * per_state + d
+    own = b * length * per_state + d
     bc += b * state_size * padded
     sums_padded = tl.cdiv(end - begin, ROWS) * ROWS
     a_part = long_(tl.num_programs(2)) * state_size * sums_padded
@@ -217,17 +304,18 @@ def gradient_kernel(
     stretch_place = (b * stretches + s) * state_size * per_state + d
     q += stretch_place
     d_a2 += stretch_place
-    d_skip += (b * stretches + s) * per_state + d
+    a_stretch = (b * stretches + s) * per_state + d
     skip_d = tl.load(skip + d, mask=in_d, other=0.0).to(tl.float32)
-    d_skip_d = tl.load(d_skip, mask=in_d, other=0.0)
+    d_skip_d = tl.load(d_skip + a_stretch, mask=in_d, other=0.0)
     all_steps = tl.cdiv(end - begin, ROWS)
     steps = tl.cdiv(stop - start, ROWS)
     for back in range(steps):
         token = start + (steps - 1 - back) * ROWS
         left = stop - token
         at = long_(token)
+        bias_d = None if dt_bias is None else tl.load(dt_bias + d, mask=in_d, other=0.0).to(tl.float32)
         entering = states + (b * all_steps + (token - begin) // ROWS) * state_size * per_state + d
-        dt_rows = load_rows(dt + at * dt_l, dt_l, left, in_d, ROWS)
+        dt_rows = load_steps(dt + at * dt_l, dt_l, bias_d, left, in_d, ROWS)
         x_rows = load_rows(x + at * x_l, x_l, left, in_d, ROWS)
         dy_rows = load_rows(dy + at * dy_l, dy_l, left, in_d, ROWS)
         u_rows = ()
@@ -253,35 +341,18 @@ def gradient_kernel(
             next_sum = tl.load(d_a2 + ahead * channels, mask=in_d, other=0.0)
             order(state_size < 0, next_h, a2)
             decays = decays_of(dt_rows, coefficient, None if resets is None else resets + at, left, ROWS)
-            h_rows = (h,)
-            dc_rows = ()
-            for i in tl.static_range(ROWS):
-                h = decays[i] * h + u_rows[i] * low(words[i])
-                h_rows = h_rows + (h,)
-                dc_rows = dc_rows + (dy_rows[i] * h,)
+            h_rows, dc_rows = _forward_rows(decays, u_rows, dy_rows, words, h, ROWS)
             _store_sums(dc_rows, d_c + (token - begin) + n * sums_padded, a_part, EXCHANGED, BLOCK)
-            db_rows = ()
-            du_next = ()
-            da_next = ()
-            for i in tl.static_range(ROWS - 1, -1, -1):
-                g = dy_rows[i] * high(words[i]) + later
-                db_rows = (g * u_rows[i],) + db_rows
-                du_next = (du_rows[i] + g * low(words[i]),) + du_next
-                later = decays[i] * g
-                exponent = later * h_rows[i]
-                da_next = (da_rows[i] + exponent * coefficient,) + da_next
-                d_coefficient += exponent * dt_rows[i]
-            du_rows = du_next
-            da_rows = da_next
+            later, d_coefficient, du_rows, da_rows, db_rows = _backward_rows(
+                decays, dt_rows, u_rows, dy_rows, h_rows, words, coefficient, later, du_rows, da_rows, d_coefficient,
+                ROWS,
+            )  # fmt: skip
             _store_sums(db_rows, d_b + (token - begin) + n * sums_padded, a_part, EXCHANGED, BLOCK)
             tl.store(q + n * channels, later, mask=in_d)
             tl.store(d_a2 + n * channels, d_coefficient, mask=in_d)
-        for i in tl.static_range(ROWS):
-            here = in_d & (i < left)
-            x_row = tl.load(x + (at + i) * x_l, mask=here, other=0.0).to(tl.float32)
-            # 0.693… = ln 2: exp2(dt · A2) has the derivative ln 2 · A2 · exp2(…) in dt.
-            d_dt_row = x_row * du_rows[i] + 0.6931471805599453 * da_rows[i]
-            tl.store(d_dt + (at + i) * per_state, d_dt_row.to(d_dt.dtype.element_ty), mask=here)
-            dx_row = dt_rows[i] * du_rows[i] + skip_d * dy_rows[i]
-            tl.store(dx + (at + i) * per_state, dx_row.to(dx.dtype.element_ty), mask=here)
-    tl.store(d_skip, d_skip_d, mask=in_d)
+        here = own + at * per_state
+        _store_input_gradients(
+            x + at * x_l, x_l, dt + at * dt_l, dt_l, bias_d, skip_d, dt_rows, dy_rows, du_rows, da_rows,
+            dx + here, d_dt + here, d_bias + a_stretch, per_state, left, in_d, ROWS,
+        )  # fmt: skip
+    tl.store(d_skip + a_stretch, d_skip_d, mask=in_d)
