@@ -15,6 +15,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from sidewinder.config.model import Mamba1, ModelConfig
+from sidewinder.model import LanguageModel
 from sidewinder.ops import mamba1
 from sidewinder.ops import selective_scan_triton as form
 from sidewinder.ops.causal_conv1d import causal_conv1d_reference
@@ -66,17 +68,23 @@ def worst(found: Callable[..., Any], expected: Callable[..., Any], inputs: dict[
     return max(float((a - b).norm() / b.norm().clamp(min=1e-6)) for a, b in zip(*results, strict=True))
 
 
-CASES = [(19, 5, 16, True, True), (3, 2, 128, False, True), (8, 70, 3, True, False), (1, 2, 4, False, False)]
+# Sequences, tokens, channels, states; whether there is an initial state, whether documents are packed.
+CASES = [
+    (2, 19, 5, 16, True, True),
+    (1, 3, 2, 128, False, True),
+    (2, 8, 70, 3, True, False),
+    (2, 1, 2, 4, False, False),
+]
 
 
-@pytest.mark.parametrize(("length", "channels", "states", "initial", "packed"), CASES)
+@pytest.mark.parametrize(("batch", "length", "channels", "states", "initial", "packed"), CASES)
 def test_scan_with_softplus_and_gate(
-    draw: Draw, length: int, channels: int, states: int, initial: bool, packed: bool
+    draw: Draw, batch: int, length: int, channels: int, states: int, initial: bool, packed: bool
 ) -> None:
-    inputs = scan_inputs(draw, 2, length, channels, states)
+    inputs = scan_inputs(draw, batch, length, channels, states)
     if initial:
-        inputs["initial_BDN"] = draw(2, channels, states)
-    resets_BL = draw(2, length) > 1.5 if packed else None
+        inputs["initial_BDN"] = draw(batch, channels, states)
+    resets_BL = draw(batch, length) > 1.5 if packed else None
 
     def check(form: Callable[..., Any]) -> Callable[..., Any]:
         return lambda **given: form(**given, resets_BL=resets_BL)
@@ -99,8 +107,8 @@ def test_several_cuts_of_time(draw: Draw, monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr(form, "WARPS_WANTED", 10_000)
     monkeypatch.setattr(form, "SPAN_BYTES", 1)
     monkeypatch.setattr(form, "_saved_tokens", lambda states: 128)
-    inputs = scan_inputs(draw, 2, 150, 3, 2) | {"initial_BDN": draw(2, 3, 2)}
-    resets_BL = torch.zeros(2, 150, dtype=torch.bool)
+    inputs = scan_inputs(draw, 1, 150, 3, 2) | {"initial_BDN": draw(1, 3, 2)}
+    resets_BL = torch.zeros(1, 150, dtype=torch.bool)
     resets_BL[0, [5, 70, 141]] = True
 
     def check(form: Callable[..., Any]) -> Callable[..., Any]:
@@ -165,3 +173,32 @@ def test_inside_of_the_layer(draw: Draw, length: int, gated: bool, initial: bool
         inputs["xz"][..., channels:] = 0
     ours, plain = layer(convolve_and_project_triton, scan_projected_triton), layer(plain_project, plain_scan)
     assert worst(ours, plain, inputs, draw) < BOUND
+
+
+def test_layer_keeps_its_inputs_and_the_gated_output(draw: Draw, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the whole mixer saves for the backward pass, in numbers a token; and it is the mixer of the plain form."""
+    config = ModelConfig(pattern="m", hidden_size=16, mamba1=Mamba1(state_size=2, dt_rank=2))
+    mixer = LanguageModel(config, 8).stack[0].mixer
+    for parameter in mixer.parameters():
+        parameter.data = draw(*parameter.shape) / 4
+    tokens, inner = 24, 32
+    inputs_BLD = draw(1, tokens, 16)
+    results, kept = [], {}
+
+    def keep(tensor: Tensor) -> Tensor:
+        kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+        return tensor
+
+    for kernels in (False, True):
+        monkeypatch.setattr(mamba1, "on_gpu", lambda x, kernels=kernels: kernels)
+        kept.clear()
+        leaf_BLD = inputs_BLD.clone().requires_grad_()
+        with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+            out_BLD = mixer(leaf_BLD)
+        results.append([out_BLD, *torch.autograd.grad(out_BLD.square().sum(), [leaf_BLD, *mixer.parameters()])])
+    for plain, ours in zip(*results, strict=True):
+        torch.testing.assert_close(ours, plain, rtol=1e-4, atol=1e-5)
+    parameters = sum(parameter.nbytes for parameter in mixer.parameters())
+    # x, z and the gated output; the layer's input; dt (low rank), B and C; the one saved state and copies of A.
+    expected = 4 * (tokens * (3 * inner + 16 + (2 + 2 * 2)) + 4 * 2 * inner)
+    assert sum(kept.values()) <= expected + parameters
