@@ -17,13 +17,12 @@ from torch import Tensor
 
 from sidewinder.config.model import Mamba1, ModelConfig
 from sidewinder.model import LanguageModel
-from sidewinder.ops import mamba1
-from sidewinder.ops import selective_scan_triton as form
+from sidewinder.ops import mamba1, selective_scan_launches, selective_scan_triton
 from sidewinder.ops.causal_conv1d import causal_conv1d_reference
 from sidewinder.ops.causal_conv1d_triton import causal_conv1d_triton
 from sidewinder.ops.mamba1_triton import convolve_and_project_triton, scan_projected_triton
 from sidewinder.ops.selective_scan import selective_scan_reference
-from sidewinder.ops.selective_scan_triton import selective_scan_triton
+from sidewinder.ops.selective_scan_triton import selective_scan_triton as scan
 
 BOUND = 5e-6
 Draw = Callable[..., Tensor]
@@ -89,7 +88,7 @@ def test_scan_with_softplus_and_gate(
     def check(form: Callable[..., Any]) -> Callable[..., Any]:
         return lambda **given: form(**given, resets_BL=resets_BL)
 
-    assert worst(check(selective_scan_triton), check(selective_scan_reference), inputs, draw) < BOUND
+    assert worst(check(scan), check(selective_scan_reference), inputs, draw) < BOUND
 
 
 @pytest.mark.parametrize("left_out", [("z_BLD",), ("dt_bias_D",), ("z_BLD", "dt_bias_D")])
@@ -99,14 +98,15 @@ def test_scan_without_either(draw: Draw, left_out: tuple[str, ...]) -> None:
         inputs["dt_BLD"] = F.softplus(inputs["dt_BLD"] - 3)
     for name in left_out:
         del inputs[name]
-    assert worst(selective_scan_triton, selective_scan_reference, inputs, draw) < BOUND
+    assert worst(scan, selective_scan_reference, inputs, draw) < BOUND
 
 
 def test_several_cuts_of_time(draw: Draw, monkeypatch: pytest.MonkeyPatch) -> None:
     """Two stretches forward (128 tokens and the rest); backward two spans, the first of two stretches of 64."""
-    monkeypatch.setattr(form, "WARPS_WANTED", 10_000)
-    monkeypatch.setattr(form, "SPAN_BYTES", 1)
-    monkeypatch.setattr(form, "_saved_tokens", lambda states: 128)
+    monkeypatch.setattr(selective_scan_launches, "WARPS_WANTED", 10_000)
+    monkeypatch.setattr(selective_scan_triton, "SPAN_BYTES", 1)
+    for module in (selective_scan_launches, selective_scan_triton):
+        monkeypatch.setattr(module, "saved_tokens", lambda states: 128)
     inputs = scan_inputs(draw, 1, 150, 3, 2) | {"initial_BDN": draw(1, 3, 2)}
     resets_BL = torch.zeros(1, 150, dtype=torch.bool)
     resets_BL[0, [5, 70, 141]] = True
@@ -114,14 +114,14 @@ def test_several_cuts_of_time(draw: Draw, monkeypatch: pytest.MonkeyPatch) -> No
     def check(form: Callable[..., Any]) -> Callable[..., Any]:
         return lambda **given: form(**given, resets_BL=resets_BL)
 
-    assert worst(check(selective_scan_triton), check(selective_scan_reference), inputs, draw) < BOUND
+    assert worst(check(scan), check(selective_scan_reference), inputs, draw) < BOUND
 
 
 def test_small_step_sizes_keep_their_digits(draw: Draw) -> None:
     """Softplus of −12 is 6e-6; a plain logarithm of 1 + exp(−12) in float32 would be off by a hundredth of it."""
     inputs = scan_inputs(draw, 1, 16, 4, 2)
     inputs["dt_bias_D"] = torch.full((4,), -12.0)
-    assert worst(selective_scan_triton, selective_scan_reference, inputs, draw) < BOUND
+    assert worst(scan, selective_scan_reference, inputs, draw) < BOUND
 
 
 @pytest.mark.parametrize(("length", "initial", "packed"), [(21, True, True), (2, True, False), (70, False, True)])
