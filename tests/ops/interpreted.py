@@ -1,4 +1,4 @@
-"""The Triton kernels of a Mamba-1 layer run by Triton's interpreter on a CPU, against the float64 reference.
+"""The Triton kernels of Mamba-1 layers run by Triton's interpreter on a CPU, against the float64 reference.
 
 The interpreter runs the kernels' own Python on numbers in memory: it shows that indices, masks and formulas are right,
 on a machine without a GPU (tests/ops_gpu shows the rest). `test_triton_interpreted.py` runs this file in a process of
@@ -16,11 +16,13 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from sidewinder.config.model import Mamba1, ModelConfig
-from sidewinder.model import LanguageModel
-from sidewinder.ops import mamba1, selective_scan_launches, selective_scan_triton
+from sidewinder.model import LanguageModel, init_weights
+from sidewinder.ops import mamba1, norms, norms_triton, selective_scan_launches, selective_scan_triton
 from sidewinder.ops.causal_conv1d import causal_conv1d_reference
 from sidewinder.ops.causal_conv1d_triton import causal_conv1d_triton
 from sidewinder.ops.mamba1_triton import convolve_and_project_triton, scan_projected_triton
+from sidewinder.ops.norms import rms_norm_reference
+from sidewinder.ops.norms_triton import rms_norm_beside_triton
 from sidewinder.ops.selective_scan import selective_scan_reference
 from sidewinder.ops.selective_scan_triton import selective_scan_triton as scan
 
@@ -137,6 +139,24 @@ def test_convolution(draw: Draw, length: int, initial: bool, packed: bool) -> No
     assert worst(check(causal_conv1d_triton), check(causal_conv1d_reference), inputs, draw) < BOUND
 
 
+@pytest.mark.parametrize("used", ["both", "norm alone"])
+def test_norm_beside_the_stream(draw: Draw, used: str) -> None:
+    """More rows than programs, and a gradient that reaches x past the norm."""
+    inputs = {"x": draw(2, 7, 19), "weight": draw(19)}
+
+    def ours(x: Tensor, weight: Tensor) -> tuple[Tensor, ...]:
+        beside, normed = rms_norm_beside_triton(x, weight, 1e-5, x.dtype)
+        return (beside + normed, normed) if used == "both" else (normed,)
+
+    def plain(x: Tensor, weight: Tensor) -> tuple[Tensor, ...]:
+        normed = rms_norm_reference(x, weight, 1e-5)
+        return (x + normed, normed) if used == "both" else (normed,)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(norms_triton, "BACKWARD_PROGRAMS", 5)
+        assert worst(ours, plain, inputs, draw) < BOUND
+
+
 @pytest.mark.parametrize(("length", "gated", "initial", "packed"), [(21, True, True, True), (13, False, False, False)])
 def test_inside_of_the_layer(draw: Draw, length: int, gated: bool, initial: bool, packed: bool) -> None:
     """Both joined operations in a row, with all that they compute again in the backward pass."""
@@ -202,3 +222,36 @@ def test_layer_keeps_its_inputs_and_the_gated_output(draw: Draw, monkeypatch: py
     # x, z and the gated output; the layer's input; dt (low rank), B and C; the one saved state and copies of A.
     expected = 4 * (tokens * (3 * inner + 16 + (2 + 2 * 2)) + 4 * 2 * inner)
     assert sum(kept.values()) <= expected + parameters
+
+
+def test_layer_compiled_is_the_same(draw: Draw, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The joined operations as operators of one graph, from packed documents under autocast."""
+    monkeypatch.setattr(mamba1, "on_gpu", lambda x: True)
+    mixer = (
+        LanguageModel(ModelConfig(pattern="m", hidden_size=8, mamba1=Mamba1(state_size=3, dt_rank=2)), 8).stack[0].mixer
+    )
+    for parameter in mixer.parameters():
+        parameter.data = draw(*parameter.shape) / 4
+    inputs_BLD, resets_BL = draw(1, 11, 8), draw(1, 11) > 1.0
+    results = []
+    for run in (mixer, torch.compile(mixer, backend="aot_eager", fullgraph=True)):
+        leaf_BLD = inputs_BLD.clone().requires_grad_()
+        with torch.autocast("cpu", torch.bfloat16):
+            out_BLD = run(leaf_BLD, None, resets_BL)
+        results.append([out_BLD, *torch.autograd.grad(out_BLD.float().square().sum(), [leaf_BLD, *mixer.parameters()])])
+    assert all(torch.equal(eager, graph) for eager, graph in zip(*results, strict=True))
+
+
+def test_model_with_all_kernels(draw: Draw, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Norms and mixers of two layers: the loss and every gradient are those of the plain forms."""
+    model = LanguageModel(ModelConfig(pattern="mm", hidden_size=8, mamba1=Mamba1(state_size=3, dt_rank=2)), 11)
+    init_weights(model, 1)
+    tokens_BL = torch.randint(11, (2, 9), generator=torch.Generator().manual_seed(3))
+    results = []
+    for kernels in (False, True):
+        for module in (mamba1, norms):
+            monkeypatch.setattr(module, "on_gpu", lambda x, kernels=kernels: kernels)
+        loss = model.loss(tokens_BL, tokens_BL.roll(1, 1))
+        results.append([loss, *torch.autograd.grad(loss, list(model.parameters()))])
+    for plain, ours in zip(*results, strict=True):
+        torch.testing.assert_close(ours, plain, rtol=1e-4, atol=1e-6)

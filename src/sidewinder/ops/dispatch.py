@@ -32,8 +32,13 @@ def in_float32(x: Tensor) -> Tensor:
 
 def in_autocast(x: Tensor) -> Tensor:
     """`x` in autocast's type where autocast is on: custom operations have to ask for themselves."""
+    return x.to(autocast_dtype(x))
+
+
+def autocast_dtype(x: Tensor) -> torch.dtype:
+    """The type that autocast gives products of `x`; that of `x` where autocast is off."""
     kind = x.device.type
-    return x.to(torch.get_autocast_dtype(kind)) if torch.is_autocast_enabled(kind) else x
+    return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else x.dtype
 
 
 def channels_together(x: Tensor) -> Tensor:
