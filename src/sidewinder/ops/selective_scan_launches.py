@@ -13,6 +13,7 @@ from torch import Tensor
 
 from sidewinder.ops.kernels import selective_scan as kernels
 from sidewinder.ops.kernels import selective_scan_backward as backward_kernels
+from sidewinder.ops.kernels.selective_scan_gradient import gradient_kernel
 from sidewinder.ops.kernels.selective_scan_rows import ROWS
 
 STATES_A_PROGRAM = 16
@@ -161,7 +162,7 @@ class ScanProblem:
         tokens = ROWS * triton.cdiv(end - begin, ROWS)
         parts = programs * (warps if exchanged else 1)
         parts_2PBNl = self.empty(2, parts, self.batch, self.state_size, tokens)
-        backward_kernels.gradient_kernel[(programs, q_BsND.shape[1], self.batch)](
+        gradient_kernel[(programs, q_BsND.shape[1], self.batch)](
             self.x_BLD, self.dt_BLD, self.dt_bias_D, dy_BLD, self.a2_ND, self.bc_BNL, skip_D, self.resets_BL,
             states_BrND, q_BsND, dx_BLD, d_dt_BLD, d_sums_2BsD[1], d_a2_BsND, parts_2PBNl[0], parts_2PBNl[1],
             d_sums_2BsD[0], begin, end, *self.sizes, stretch,

@@ -31,28 +31,10 @@ from sidewinder.ops.kernels.selective_scan_rows import (
 
 @triton.jit
 def own_states_kernel(
-    x,
-    dt,
-    dt_bias,
-    a2,
-    bc,
-    resets,
-    states,
-    dt_sums,
-    stretches,
-    length,
-    padded,
-    channels,
-    state_size,
-    stretch,
-    states_a_program,
-    x_b,
-    x_l,
-    dt_b,
-    dt_l,
-    ROWS: tl.constexpr,
-    BLOCK: tl.constexpr,
-):
+    x, dt, dt_bias, a2, bc, resets, states, dt_sums,
+    stretches, length, padded, channels, state_size, stretch, states_a_program, x_b, x_l, dt_b, dt_l,
+    ROWS: tl.constexpr, BLOCK: tl.constexpr,
+):  # fmt: skip
     """The state that each whole stretch reaches from 0 (B, s, N, D), and its sum of dt (B, s, D).
 
     The sum is infinite where a reset lies in the stretch.
@@ -106,29 +88,10 @@ def own_states_kernel(
 
 @triton.jit
 def step_states_kernel(
-    x,
-    dt,
-    dt_bias,
-    a2,
-    bc,
-    entering,
-    resets,
-    states,
-    begin,
-    end,
-    length,
-    padded,
-    channels,
-    state_size,
-    stretch,
-    states_a_program,
-    x_b,
-    x_l,
-    dt_b,
-    dt_l,
-    ROWS: tl.constexpr,
-    BLOCK: tl.constexpr,
-):
+    x, dt, dt_bias, a2, bc, entering, resets, states,
+    begin, end, length, padded, channels, state_size, stretch, states_a_program, x_b, x_l, dt_b, dt_l,
+    ROWS: tl.constexpr, BLOCK: tl.constexpr,
+):  # fmt: skip
     """The state before every step of the tokens `begin` … `end`, (B, steps, N, D).
 
     `entering` (B, s, N, D) holds the state entering each stretch of them.
@@ -181,17 +144,8 @@ def step_states_kernel(
 
 @triton.jit
 def chain_kernel(
-    a2,
-    dt_sums,
-    incoming,
-    parts,
-    entering,
-    channels,
-    state_size,
-    stretches,
-    REVERSE: tl.constexpr,
-    BLOCK: tl.constexpr,
-):
+    a2, dt_sums, incoming, parts, entering, channels, state_size, stretches, REVERSE: tl.constexpr, BLOCK: tl.constexpr
+):  # fmt: skip
     """What comes in to each stretch, `entering` (B, s, N, D), from what comes in to the first, `incoming` (B, N, D).
 
     `parts` (B, s − 1, N, D) and `dt_sums` (B, s − 1, D): what each stretch but the last adds by itself. For REVERSE the
@@ -217,32 +171,10 @@ def chain_kernel(
 
 @triton.jit
 def output_kernel(
-    x,
-    dt,
-    dt_bias,
-    a2,
-    bc,
-    skip,
-    z,
-    resets,
-    states,
-    saved,
-    y,
-    length,
-    padded,
-    channels,
-    state_size,
-    stretch,
-    save_every,
-    x_b,
-    x_l,
-    dt_b,
-    dt_l,
-    z_b,
-    z_l,
-    ROWS: tl.constexpr,
-    BLOCK: tl.constexpr,
-):
+    x, dt, dt_bias, a2, bc, skip, z, resets, states, saved, y,
+    length, padded, channels, state_size, stretch, save_every, x_b, x_l, dt_b, dt_l, z_b, z_l,
+    ROWS: tl.constexpr, BLOCK: tl.constexpr,
+):  # fmt: skip
     """Outputs y (B, L, D), times silu(z) where there is a gate. `saved` (B, L / save_every, N, D) gets the state before
     every `save_every` tokens; `states` (B, s, N, D) holds the state entering each stretch and gets the one leaving it.
     """
