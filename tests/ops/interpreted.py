@@ -66,7 +66,8 @@ def worst(found: Callable[..., Any], expected: Callable[..., Any], inputs: dict[
         gradients = torch.autograd.grad(outputs, list(leaves.values()), [part.to(dtype) for part in noise])
         results.append([*(out.detach() for out in outputs), *gradients])
     assert all(a.shape == b.shape for a, b in zip(*results, strict=True))
-    return max(float((a - b).norm() / b.norm().clamp(min=1e-6)) for a, b in zip(*results, strict=True))
+    errors = [(a - b).norm() / b.norm().clamp(min=1e-6) for a, b in zip(*results, strict=True)]
+    return float(torch.stack(errors).max())  # NaN where any is.
 
 
 # Sequences, tokens, channels, states; whether there is an initial state, whether documents are packed.
