@@ -12,6 +12,7 @@ if not torch.cuda.is_available():
 from sidewinder.ops.causal_conv1d_triton import causal_conv1d_triton
 from sidewinder.ops.cross_entropy_triton import cross_entropy_triton
 from sidewinder.ops.gated_norm_triton import gated_norm_triton
+from sidewinder.ops.mamba1 import convolve_and_project, scan_projected
 from sidewinder.ops.selective_scan_triton import selective_scan_triton
 
 pytestmark = pytest.mark.gpu
@@ -20,6 +21,9 @@ pytestmark = pytest.mark.gpu
 def chained(x, weight, bias, dt, a, b, c, d, scale, head, targets):
     y, _ = causal_conv1d_triton(x, weight, bias)
     y, _ = selective_scan_triton(y, F.softplus(dt - 3), -torch.exp(a), b, c, d)
+    y, _ = selective_scan_triton(y, dt, -torch.exp(a), b, c, d, z_BLD=x, dt_bias_D=d - 3)
+    convolved, dtBC, _ = convolve_and_project(y, weight, bias, a.T[:8].contiguous())
+    y, _ = scan_projected(convolved, dtBC, a[:, :4].contiguous(), d - 3, -torch.exp(a[:, 4:6]), d, z_BLI=x)
     y = gated_norm_triton(y, x, scale, 1e-5, 4)
     return cross_entropy_triton(y.flatten(0, 1), head, targets)
 

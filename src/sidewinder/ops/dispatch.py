@@ -32,5 +32,15 @@ def in_float32(x: Tensor) -> Tensor:
 
 def in_autocast(x: Tensor) -> Tensor:
     """`x` in autocast's type where autocast is on: custom operations have to ask for themselves."""
+    return x.to(autocast_dtype(x))
+
+
+def autocast_dtype(x: Tensor) -> torch.dtype:
+    """The type that autocast gives products of `x`; that of `x` where autocast is off."""
     kind = x.device.type
-    return x.to(torch.get_autocast_dtype(kind)) if torch.is_autocast_enabled(kind) else x
+    return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else x.dtype
+
+
+def channels_together(x: Tensor) -> Tensor:
+    """`x`, copied where its last dimension does not lie side by side in memory, as the kernels want it."""
+    return x if x.stride(-1) == 1 else x.contiguous()

@@ -14,33 +14,29 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
+from sidewinder.ops.kernels.activations import softplus
+
 NUMBERS = ("length", "padded", "chunks", "heads", "per_group", "together")
 """Arguments whose values do not make another kernel: sequences of any length run without compilation."""
 
 
 @triton.jit(do_not_specialize=NUMBERS)
 def decay_kernel(
-    dt,
-    rates,
-    resets,
-    decay,
-    step,
-    segment,
-    length,
-    padded,
-    heads,
-    dt_b,
-    dt_l,
-    dt_h,
-    Q: tl.constexpr,
-    HEADS: tl.constexpr,
-):
-    """Log decays and dt, float32 and time last (B, H, tokens); the number of resets so far in each token's chunk."""
+    dt, bias, rates, resets, decay, step, segment, length, padded, heads, dt_b, dt_l, dt_h,
+    Q: tl.constexpr, HEADS: tl.constexpr,
+):  # fmt: skip
+    """Log decays and dt, float32 and time last (B, H, tokens); the number of resets so far in each token's chunk.
+
+    With `bias` the step size is softplus(dt + bias).
+    """
     h = tl.program_id(1) * HEADS + tl.arange(0, HEADS)
     b = tl.program_id(2).to(tl.int64)
     t = tl.program_id(0) * Q + tl.arange(0, Q)
     at = dt + b * dt_b + t.to(tl.int64)[:, None] * dt_l + h[None, :] * dt_h
     dt_QH = tl.load(at, mask=(t < length)[:, None] & (h < heads)[None, :], other=0.0).to(tl.float32)
+    if bias is not None:
+        dt_QH = softplus(dt_QH + tl.load(bias + h, mask=h < heads, other=0.0).to(tl.float32)[None, :])
+        dt_QH = tl.where((t < length)[:, None], dt_QH, 0.0)
     rate_H = tl.load(rates + h, mask=h < heads, other=0.0).to(tl.float32) * 1.4426950408889634
     out = (b * heads + h[None, :]) * padded + t[:, None]
     tl.store(step + out, dt_QH, mask=(h < heads)[None, :])
@@ -53,32 +49,11 @@ def decay_kernel(
 
 @triton.jit(do_not_specialize=NUMBERS)
 def states_kernel(
-    values,
-    keys,
-    decay,
-    step,
-    segment,
-    start,
-    states,
-    end,
-    length,
-    chunks,
-    heads,
-    per_group,
-    values_b,
-    values_l: tl.constexpr,
-    values_h,
-    keys_b,
-    keys_l: tl.constexpr,
-    keys_g,
-    REVERSE: tl.constexpr,
-    SIZE: tl.constexpr,
-    STATE: tl.constexpr,
-    Q: tl.constexpr,
-    P: tl.constexpr,
-    N: tl.constexpr,
-    PRECISION: tl.constexpr,
-):
+    values, keys, decay, step, segment, start, states, end, length, chunks, heads, per_group, values_b, values_h,
+    keys_b, keys_g,
+    values_l: tl.constexpr, keys_l: tl.constexpr, REVERSE: tl.constexpr, SIZE: tl.constexpr, STATE: tl.constexpr,
+    Q: tl.constexpr, P: tl.constexpr, N: tl.constexpr, PRECISION: tl.constexpr,
+):  # fmt: skip
     """The state before each chunk (B, chunks, H, P, N) and the last one, from x and B.
 
     For REVERSE, from dy and C, the gradient of the state after each chunk, and of the first state.
@@ -129,37 +104,11 @@ def states_kernel(
 
 @triton.jit(do_not_specialize=NUMBERS)
 def output_kernel(
-    x,
-    B,
-    C,
-    skip,
-    decay,
-    step,
-    segment,
-    states,
-    y,
-    length,
-    chunks,
-    heads,
-    per_group,
-    together,
-    x_b,
-    x_l: tl.constexpr,
-    x_h,
-    B_b,
-    B_l: tl.constexpr,
-    B_g,
-    C_b,
-    C_l: tl.constexpr,
-    C_g,
-    SPLIT: tl.constexpr,
-    SIZE: tl.constexpr,
-    STATE: tl.constexpr,
-    Q: tl.constexpr,
-    P: tl.constexpr,
-    N: tl.constexpr,
-    PRECISION: tl.constexpr,
-):
+    x, B, C, skip, decay, step, segment, states, y, length, chunks, heads, per_group, together, x_b, x_h, B_b, B_g,
+    C_b, C_g,
+    x_l: tl.constexpr, B_l: tl.constexpr, C_l: tl.constexpr, SPLIT: tl.constexpr, SIZE: tl.constexpr,
+    STATE: tl.constexpr, Q: tl.constexpr, P: tl.constexpr, N: tl.constexpr, PRECISION: tl.constexpr,
+):  # fmt: skip
     """y of one chunk and `together` blocks of heads of one group, which share C Bᵀ."""
     c = tl.program_id(0)
     first = tl.program_id(1) * together

@@ -19,53 +19,18 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
+from sidewinder.ops.kernels.activations import sigmoid
 from sidewinder.ops.kernels.ssd import NUMBERS
 
 
 @triton.jit(do_not_specialize=NUMBERS)
 def input_gradient_kernel(
-    x,
-    dy,
-    B,
-    C,
-    skip,
-    decay,
-    step,
-    segment,
-    leaving,
-    dx,
-    both,
-    given,
-    gained,
-    ends,
-    d_skip,
-    length,
-    chunks,
-    heads,
-    per_group,
-    together,
-    x_b,
-    x_l: tl.constexpr,
-    x_h,
-    dy_b,
-    dy_l: tl.constexpr,
-    dy_h,
-    B_b,
-    B_l: tl.constexpr,
-    B_g,
-    C_b,
-    C_l: tl.constexpr,
-    C_g,
-    dx_b,
-    dx_l: tl.constexpr,
-    SPLIT: tl.constexpr,
-    SIZE: tl.constexpr,
-    STATE: tl.constexpr,
-    Q: tl.constexpr,
-    P: tl.constexpr,
-    N: tl.constexpr,
+    x, dy, B, C, skip, decay, step, segment, leaving, dx, both, given, gained, ends, d_skip, length, chunks, heads,
+    per_group, together, x_b, x_h, dy_b, dy_h, B_b, B_g, C_b, C_g, dx_b,
+    x_l: tl.constexpr, dy_l: tl.constexpr, B_l: tl.constexpr, C_l: tl.constexpr, dx_l: tl.constexpr,
+    SPLIT: tl.constexpr, SIZE: tl.constexpr, STATE: tl.constexpr, Q: tl.constexpr, P: tl.constexpr, N: tl.constexpr,
     PRECISION: tl.constexpr,
-):
+):  # fmt: skip
     """The gradient of x of one chunk and `together` blocks of heads of one group; and for the other kernels:
 
     `both` (…, Q, Q), the first sum of dB and dC over these heads; (B, V, tokens): `given`_j, what token j gives to all
@@ -140,48 +105,12 @@ def input_gradient_kernel(
 
 @triton.jit(do_not_specialize=NUMBERS)
 def key_gradient_kernel(
-    x,
-    dy,
-    B,
-    C,
-    decay,
-    step,
-    segment,
-    entering,
-    leaving,
-    both,
-    dB,
-    dC,
-    gained,
-    ends,
-    length,
-    chunks,
-    heads,
-    per_group,
-    together,
-    x_b,
-    x_l: tl.constexpr,
-    x_h,
-    dy_b,
-    dy_l: tl.constexpr,
-    dy_h,
-    B_b,
-    B_l: tl.constexpr,
-    B_g,
-    C_b,
-    C_l: tl.constexpr,
-    C_g,
-    d_part,
-    d_b,
-    d_l: tl.constexpr,
-    SPLIT: tl.constexpr,
-    SIZE: tl.constexpr,
-    STATE: tl.constexpr,
-    Q: tl.constexpr,
-    P: tl.constexpr,
-    N: tl.constexpr,
+    x, dy, B, C, decay, step, segment, entering, leaving, both, dB, dC, gained, ends, length, chunks, heads,
+    per_group, together, x_b, x_h, dy_b, dy_h, B_b, B_g, C_b, C_g, d_part, d_b,
+    x_l: tl.constexpr, dy_l: tl.constexpr, B_l: tl.constexpr, C_l: tl.constexpr, d_l: tl.constexpr,
+    SPLIT: tl.constexpr, SIZE: tl.constexpr, STATE: tl.constexpr, Q: tl.constexpr, P: tl.constexpr, N: tl.constexpr,
     PRECISION: tl.constexpr,
-):
+):  # fmt: skip
     """Gradients of B and C, for the same heads; adds what outputs and last state have from h to `gained` and `ends`."""
     kind = dy.dtype.element_ty
     c = tl.program_id(0)
@@ -247,23 +176,11 @@ def key_gradient_kernel(
 
 @triton.jit(do_not_specialize=NUMBERS)
 def finish_kernel(
-    rates,
-    step,
-    given,
-    gained,
-    ends,
-    d_skip,
-    d_dt,
-    d_rates,
-    d_skips,
-    length,
-    chunks,
-    heads,
-    SPLIT: tl.constexpr,
-    Q: tl.constexpr,
-    HEADS: tl.constexpr,
-):
-    """The gradient of dt (B, L, H), and those of A and D for each chunk (B, chunks, H)."""
+    dt, bias, rates, step, given, gained, ends, d_skip, d_dt, d_bias, d_rates, d_skips, length, chunks, heads,
+    dt_b, dt_l, dt_h, d_dt_b, d_dt_l,
+    SPLIT: tl.constexpr, Q: tl.constexpr, HEADS: tl.constexpr,
+):  # fmt: skip
+    """The gradient of dt (B, L, H), and those of its bias, A and D for each chunk (B, chunks, H)."""
     c = tl.program_id(0)
     h = tl.program_id(1) * HEADS + tl.arange(0, HEADS)
     b = tl.program_id(2).to(tl.int64)
@@ -288,8 +205,13 @@ def finish_kernel(
     d_log_QH = tl.cumsum(d_decay_QH, 0, reverse=True)
     rate_H = tl.load(rates + h, mask=in_h, other=0.0).to(tl.float32)
     d_dt_QH = given_QH + rate_H[None, :] * d_log_QH
-    out = (b * length + t[:, None]) * heads + h[None, :]
-    tl.store(d_dt + out, d_dt_QH.to(d_dt.dtype.element_ty), mask=(t < length)[:, None] & in_h[None, :])
+    there_QH = (t < length)[:, None] & in_h[None, :]
+    token_Q1 = t.to(tl.int64)[:, None]
     out = (b * chunks + c) * heads + h
+    if bias is not None:
+        raw_QH = tl.load(dt + b * dt_b + token_Q1 * dt_l + h[None, :] * dt_h, mask=there_QH, other=0.0).to(tl.float32)
+        d_dt_QH *= sigmoid(raw_QH + tl.load(bias + h, mask=in_h, other=0.0).to(tl.float32)[None, :])
+        tl.store(d_bias + out, tl.sum(tl.where(there_QH, d_dt_QH, 0.0), 0), mask=in_h)
+    tl.store(d_dt + b * d_dt_b + token_Q1 * d_dt_l + h[None, :], d_dt_QH.to(d_dt.dtype.element_ty), mask=there_QH)
     tl.store(d_rates + out, tl.sum(d_log_QH * step_QH, 0), mask=in_h)
     tl.store(d_skips + out, skip_H, mask=in_h)
