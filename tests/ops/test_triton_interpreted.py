@@ -12,8 +12,9 @@ import pytest
 
 
 @pytest.mark.skipif(find_spec("triton") is None, reason="needs the package triton")
-def test_kernels_as_python() -> None:
-    command = [sys.executable, "-m", "pytest", "-n", "0", "-p", "no:cacheprovider", "interpreted.py"]
+@pytest.mark.parametrize("file", ["interpreted.py", "interpreted_mamba2.py"])
+def test_kernels_as_python(file: str) -> None:
+    command = [sys.executable, "-m", "pytest", "-n", "0", "-p", "no:cacheprovider", file]
     # Without a GPU also where there is one: the interpreter copies tensors of a GPU back and forth.
     environment = os.environ | {"TRITON_INTERPRET": "1", "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
     done = subprocess.run(command, cwd=Path(__file__).parent, env=environment, capture_output=True, text=True)

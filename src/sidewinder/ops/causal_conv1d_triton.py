@@ -86,20 +86,22 @@ def conv_backward(
     silu: bool,
     more_dy_BLC: Tensor | None = None,
     with_output: bool = False,
+    dx_BLC: Tensor | None = None,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """Gradients of x, weight, bias and the initial inputs, and the outputs once more if `with_output`.
 
-    `more_dy` (contiguous), where given, adds to `dy`. What is not there is empty.
+    `more_dy` (contiguous), where given, adds to `dy`. `dx`, where given, gets the gradient of x; it may be a slice. What
+    is not there is empty.
     """
     batch, length, channels = x_BLC.shape
     width = weight_C1W.shape[-1]
     dy_BLC = dy_BLC if dy_BLC.stride(2) == 1 else dy_BLC.contiguous()
-    dx_BLC = torch.empty(batch, length, channels, dtype=x_BLC.dtype, device=x_BLC.device)
+    dx_BLC = x_BLC.new_empty(batch, length, channels) if dx_BLC is None else dx_BLC
     start_BSC = x_BLC if initial_BSC is None else initial_BSC
     d_initial_BSC = torch.zeros(
         0 if initial_BSC is None else batch, width - 1, channels, dtype=start_BSC.dtype, device=x_BLC.device
     )
-    y_BLC = torch.empty_like(dx_BLC) if with_output else None
+    y_BLC = x_BLC.new_empty(batch, length, channels) if with_output else None
     launch = _block(channels, x_BLC.element_size())
     segments = triton.cdiv(length, BACKWARD_TOKENS)
     # A part: the gradients of the weight (C, W), then those of the bias (C).
@@ -107,7 +109,7 @@ def conv_backward(
     kernels.backward_kernel[(triton.cdiv(channels, launch["BLOCK"]), segments, batch)](
         x_BLC, weight_C1W, bias_C, start_BSC, resets_BL, dy_BLC, more_dy_BLC, dx_BLC, y_BLC, d_initial_BSC, sums_PV,
         length, channels, BACKWARD_TOKENS, *x_BLC.stride()[:2], *start_BSC.stride()[:2], *dy_BLC.stride()[:2],
-        WIDTH=width, SILU=silu, HAS_INITIAL=initial_BSC is not None, **launch,
+        *dx_BLC.stride()[:2], WIDTH=width, SILU=silu, HAS_INITIAL=initial_BSC is not None, **launch,
     )  # fmt: skip
     if d_final_BSC is not None:
         if resets_BL is not None:

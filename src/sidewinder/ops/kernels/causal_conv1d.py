@@ -125,7 +125,7 @@ def forward_kernel(
 @triton.jit
 def backward_kernel(
     x, weight, bias, initial, resets, dy, more_dy, dx, y, d_initial, sums,
-    length, channels, segment, x_b, x_l, initial_b, initial_s, dy_b, dy_l,
+    length, channels, segment, x_b, x_l, initial_b, initial_s, dy_b, dy_l, dx_b, dx_l,
     WIDTH: tl.constexpr, SILU: tl.constexpr, HAS_INITIAL: tl.constexpr, ROWS: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     """Gradients of x and the initial inputs, and this program's part of the weight's and the bias's, (P, C · (W + 1)).
@@ -141,7 +141,7 @@ def backward_kernel(
     first = b * length + start
     x += b * x_b + start.to(tl.int64) * x_l + c
     dy += b * dy_b + start.to(tl.int64) * dy_l + c
-    dx += first * channels + c
+    dx += b * dx_b + start.to(tl.int64) * dx_l + c
     if more_dy is not None:
         more_dy += first * channels + c
     if y is not None:
@@ -196,7 +196,7 @@ def backward_kernel(
                 visible = ((always,) + still)[: WIDTH - 1]
             done = t - (WIDTH - 1)
             finished = moved[WIDTH - 1]
-            tl.store(dx + done * channels, finished.to(dx.dtype.element_ty), mask=in_c & (done >= 0) & (done < own))
+            tl.store(dx + done * dx_l, finished.to(dx.dtype.element_ty), mask=in_c & (done >= 0) & (done < own))
             if HAS_INITIAL:
                 given = in_c & (start == 0) & (done < 0)
                 tl.store(d_initial + t * channels, finished.to(d_initial.dtype.element_ty), mask=given)

@@ -82,10 +82,8 @@ def states_kernel(
         tl.store(here + place_PN, h_PN.to(states.dtype.element_ty), mask=inside_PN)
         total = tl.load(decay + c * Q + Q - 1)
         keep = tl.exp2(total)
-        if REVERSE:
-            weight_Q = tl.exp2(tl.load(decay + t))
-        else:
-            weight_Q = tl.exp2(total - tl.load(decay + t)) * tl.load(step + t)
+        decay_Q = tl.load(decay + t)
+        weight_Q = tl.exp2(decay_Q) if REVERSE else tl.exp2(total - decay_Q) * tl.load(step + t)
         if segment is not None:
             segment_Q = tl.load(segment + b * chunks * Q + t)
             last = tl.load(segment + b * chunks * Q + c * Q + Q - 1)

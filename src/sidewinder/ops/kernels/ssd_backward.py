@@ -34,8 +34,8 @@ def input_gradient_kernel(
     """The gradient of x of one chunk and `together` blocks of heads of one group; and for the other kernels:
 
     `both` (…, Q, Q), the first sum of dB and dC over these heads; (B, V, tokens): `given`_j, what token j gives to all
-    outputs and to the last state, a unit of dt; `gained`_i, what output i gains from the chunk's tokens; (B, chunks, V):
-    `ends`, what the last state gains from them; `d_skip`.
+    outputs and to the last state, a unit of dt; `gained`_i, what output i gains from the chunk's tokens;
+    (B, chunks, V): `ends`, what the last state gains from them; `d_skip`.
     """
     kind = x.dtype.element_ty
     c = tl.program_id(0)
