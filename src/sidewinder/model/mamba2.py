@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from sidewinder.config.model import ModelConfig
 from sidewinder.model.cache import LayerCache, ScanCache, state_dtype
 from sidewinder.model.parts import Linear, RMSNorm, ShortConv
-from sidewinder.model.share import Mixer
+from sidewinder.model.share import ContextShare, Mixer
 from sidewinder.ops.causal_conv1d import causal_conv1d
 from sidewinder.ops.gated_norm import gated_norm
 from sidewinder.ops.mamba2 import Inside, mix
@@ -72,22 +72,22 @@ class Mamba2(Mixer):
     def _mix_stretch(
         self, projected_BLE: Tensor, inside: Inside, context: ContextShare, resets_BL: Tensor | None
     ) -> Tensor:
-        """As `mix`, of a sequence whose stretches are read by several processes: each reads its own from an empty state,
-        and adds what the state adds that earlier stretches pass to it."""
+        """As `mix`, of a sequence whose stretches several processes read: each reads its own from an empty state, and
+        adds what the state adds that earlier stretches pass to it."""
         z_BLI, xBC_BLC, dt_BLH = projected_BLE.split([self.inner, self.convolved, self.heads], dim=-1)
         tail_BSC = context.before(xBC_BLC, self.conv_width - 1, resets_BL)
-        conv = (inside.conv_weight_C1W, inside.conv_bias_C)
+        conv = (inside.conv_weight, inside.conv_bias)
         xBC_BLC, _ = causal_conv1d(xBC_BLC, *conv, initial_BSC=tail_BSC, resets_BL=resets_BL)
         bc = self.groups * self.state_size
         x_BLI, B_BLE, C_BLE = xBC_BLC.split([self.inner, bc, bc], dim=-1)
-        dt_BLH, A_H = F.softplus(dt_BLH + inside.dt_bias_H), inside.A_H
+        dt_BLH, A_H = F.softplus(dt_BLH + inside.dt_bias), inside.A
         B_BLGN, C_BLGN = (part.unflatten(-1, (self.groups, -1)) for part in (B_BLE, C_BLE))
-        scanned = (x_BLI.unflatten(-1, (self.heads, -1)), dt_BLH, A_H, B_BLGN, C_BLGN, inside.D_H)
+        scanned = (x_BLI.unflatten(-1, (self.heads, -1)), dt_BLH, A_H, B_BLGN, C_BLGN, inside.D)
         y_BLHP, state_BHPN = ssd(*scanned, chunk=self.chunk, resets_BL=resets_BL)
         decay_BH = total_decay(dt_BLH, A_H, resets_BL)
         entering_BHPN = context.state_before(state_BHPN, decay_BH[..., None, None])
         y_BLHP = y_BLHP + ssd_of_state(entering_BHPN, dt_BLH, A_H, C_BLGN, resets_BL)
-        return gated_norm(y_BLHP.flatten(2), z_BLI, inside.norm_weight_I, self.norm.eps, self.groups)
+        return gated_norm(y_BLHP.flatten(2), z_BLI, inside.norm_weight, self.norm.eps, self.groups)
 
     def new_cache(self, batch: int, like: Tensor, max_tokens: int | None) -> ScanCache:
         conv_BSC = like.new_zeros(batch, self.conv_width - 1, self.convolved)

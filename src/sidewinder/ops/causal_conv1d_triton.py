@@ -90,8 +90,8 @@ def conv_backward(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """Gradients of x, weight, bias and the initial inputs, and the outputs once more if `with_output`.
 
-    `more_dy` (contiguous), where given, adds to `dy`. `dx`, where given, gets the gradient of x; it may be a slice. What
-    is not there is empty.
+    `more_dy` (contiguous), where given, adds to `dy`. `dx`, where given, gets the gradient of x; it may be a slice.
+    What is not there is empty.
     """
     batch, length, channels = x_BLC.shape
     width = weight_C1W.shape[-1]

@@ -20,14 +20,17 @@ from sidewinder.ops.ssd import LARGEST_STATE, ssd
 
 
 class Inside(NamedTuple):
-    """Parameters and sizes of the operation."""
+    """Parameters of the operation, and sizes.
 
-    conv_weight_C1W: Tensor
-    conv_bias_C: Tensor
-    dt_bias_H: Tensor
-    A_H: Tensor
-    D_H: Tensor
-    norm_weight_I: Tensor
+    The convolution's weight (C, 1, W) and bias (C); the bias of dt, A and D (H); the norm's weight (I).
+    """
+
+    conv_weight: Tensor
+    conv_bias: Tensor
+    dt_bias: Tensor
+    A: Tensor
+    D: Tensor
+    norm_weight: Tensor
     groups: int
     """Groups of heads that share B and C, and of the norm."""
     chunk: int
@@ -35,15 +38,15 @@ class Inside(NamedTuple):
 
     @property
     def heads(self) -> int:
-        return self.A_H.shape[0]
+        return self.A.shape[0]
 
     @property
     def inner(self) -> int:
-        return self.norm_weight_I.shape[0]
+        return self.norm_weight.shape[0]
 
     @property
     def convolved(self) -> int:
-        return self.conv_bias_C.shape[0]
+        return self.conv_bias.shape[0]
 
     @property
     def bc(self) -> int:
@@ -66,18 +69,18 @@ def mix(
         return mix_triton(projected_BLE, inside, tail_BSC, initial_BHPN, resets_BL)
     z_BLI, xBC_BLC, dt_BLH = projected_BLE.split([inside.inner, inside.convolved, inside.heads], dim=-1)
     xBC_BLC, last_BSC = causal_conv1d(
-        xBC_BLC, inside.conv_weight_C1W, inside.conv_bias_C, initial_BSC=tail_BSC, resets_BL=resets_BL
+        xBC_BLC, inside.conv_weight, inside.conv_bias, initial_BSC=tail_BSC, resets_BL=resets_BL
     )
     x_BLI, B_BLE, C_BLE = xBC_BLC.split([inside.inner, inside.bc, inside.bc], dim=-1)
     y_BLHP, final_BHPN = ssd(
         x_BLI.unflatten(-1, (inside.heads, -1)),
-        F.softplus(dt_BLH + inside.dt_bias_H),
-        inside.A_H,
+        F.softplus(dt_BLH + inside.dt_bias),
+        inside.A,
         B_BLE.unflatten(-1, (inside.groups, -1)),
         C_BLE.unflatten(-1, (inside.groups, -1)),
-        inside.D_H,
+        inside.D,
         chunk=inside.chunk,
         initial_BHPN=initial_BHPN,
         resets_BL=resets_BL,
     )
-    return gated_norm(y_BLHP.flatten(2), z_BLI, inside.norm_weight_I, inside.eps, inside.groups), last_BSC, final_BHPN
+    return gated_norm(y_BLHP.flatten(2), z_BLI, inside.norm_weight, inside.eps, inside.groups), last_BSC, final_BHPN

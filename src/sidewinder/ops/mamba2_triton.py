@@ -129,7 +129,7 @@ def _backward_shapes(  # type: ignore[no-untyped-def]
 ):  # fmt: skip
     parameters = (conv_weight_C1W, conv_bias_C, dt_bias_H, A_H, D_H, norm_weight_I)
     gradients = (part.new_empty(part.shape) for part in (projected_BLE, *parameters))
-    (batch, length, inner), heads, convolved = y_BLI.shape, A_H.shape[0], conv_bias_C.shape[0]
+    batch, inner, heads, convolved = len(y_BLI), y_BLI.shape[2], A_H.shape[0], conv_bias_C.shape[0]
     tail = (0 if tail_BSC is None else batch, conv_weight_C1W.shape[-1] - 1, convolved)
     state = (convolved - inner) // (2 * scale_RG.shape[1])
     d_tail_BSC = (projected_BLE if tail_BSC is None else tail_BSC).new_empty(tail)

@@ -70,8 +70,8 @@ def plan_for(x: Tensor, state_size: int) -> Plan:
     """The plan for the type of `x` and the device that it is on."""
     shared_bytes = LARGE_SHARED_BYTES
     if x.is_cuda:
-        # Older versions of torch do not tell.
-        shared_bytes = getattr(torch.cuda.get_device_properties(x.device), "shared_memory_per_block_optin", shared_bytes)
+        properties = torch.cuda.get_device_properties(x.device)
+        shared_bytes = getattr(properties, "shared_memory_per_block_optin", shared_bytes)  # Old versions do not tell.
     return plan_of(x.dtype, state_size, shared_bytes)
 
 
@@ -151,8 +151,8 @@ class SsdProblem:
         kernels.states_kernel[(blocks, self.heads, self.batch)](
             values_BLHP, keys_BLGN, self.decay_BHl, self.step_BHl, self.segment_Bl, start_BHPN, states_BcHPN, end_BHPN,
             self.length, self.chunks, self.heads, self.per_group, *values_BLHP.stride()[:3:2],
-            *keys_BLGN.stride()[:3:2], values_l=values_BLHP.stride(1), keys_l=keys_BLGN.stride(1), REVERSE=reverse, P=size, N=state,
-            **self.sizes, **self.plan.states.options(),
+            *keys_BLGN.stride()[:3:2], values_l=values_BLHP.stride(1), keys_l=keys_BLGN.stride(1),
+            REVERSE=reverse, P=size, N=state, **self.sizes, **self.plan.states.options(),
         )  # fmt: skip
         return states_BcHPN, end_BHPN
 
