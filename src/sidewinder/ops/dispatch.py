@@ -15,9 +15,9 @@ from torch import Tensor
 FAST_DTYPES = (torch.bfloat16, torch.float16, torch.float32)
 
 
-def on_gpu(x: Tensor, package: str = "triton") -> bool:
-    """True where the operation should run as a kernel of `package`: CUDA memory, and not float64."""
-    return x.is_cuda and x.dtype in FAST_DTYPES and _installed(package)
+def on_gpu(x: Tensor) -> bool:
+    """True where the operation should run as a Triton kernel: CUDA memory, and not float64."""
+    return x.is_cuda and x.dtype in FAST_DTYPES and _installed("triton")
 
 
 @cache
