@@ -1,4 +1,4 @@
-# Run each suite on each checkpoint.
+# Run each suite on each checkpoint: one job, of as many processes as the suite asks for.
 
 
 rule evaluate:
@@ -12,6 +12,11 @@ rule evaluate:
         "<results>/logs/{run}-{stage}-{suite}.log",
     conda:
         "../envs/cpu.yaml"
+    threads: lambda wildcards: size_at(graph, *wildcards).threads
+    resources:
+        gpu=lambda wildcards: size_at(graph, *wildcards).gpus,
+        mem_mb=lambda wildcards: size_at(graph, *wildcards).mem_mb,
+        nodes=1,
     params:
         study=graph.resolved,
     shell:

@@ -3,7 +3,7 @@
 
 rule extend:
     input:
-        blend=graph.blend / "record.json",
+        blend=lambda wildcards: graph.blend_of(Path(study.results) / "runs" / wildcards.run / wildcards.stage),
         parent=lambda wildcards: graph.parent_of(Path(study.results) / "runs" / wildcards.run / wildcards.stage),
     output:
         "<results>/runs/{run}/{stage}/record.json",

@@ -3,7 +3,7 @@
 
 rule tokenizer:
     input:
-        [graph.corpus(source) / "record.json" for source in graph.source_configs],
+        [graph.corpus(source) / "record.json" for source in study.weights],
     output:
         graph.tokenizer / "record.json",
     log:

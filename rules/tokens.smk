@@ -3,9 +3,10 @@
 
 rule tokens:
     input:
-        # It follows all text. Naming that again, for every shard a file with as many inputs as there are shards, would
-        # make the time to build the graph grow with the square of their number.
+        # It follows the text of pretraining. Naming that again, for every shard a file with as many inputs as there are
+        # shards, would make the time to build the graph grow with the square of their number.
         graph.tokenizer / "record.json",
+        lambda wildcards: graph.text_beside(Path(study.results) / "tokens" / wildcards.source / wildcards.shard),
     output:
         "<results>/tokens/{source}/{shard}/record.json",
     log:
@@ -20,19 +21,15 @@ rule tokens:
 
 rule blend:
     input:
-        [
-            graph.tokens(source, shard) / "record.json"
-            for source in graph.source_configs
-            for shard in graph.shards(source)
-        ],
+        lambda wildcards: graph.tokens_of(Path(study.results) / "tokens" / wildcards.blend),
     output:
-        graph.blend / "record.json",
+        "<results>/tokens/{blend}/record.json",
     log:
-        "<results>/logs/blend.log",
+        "<results>/logs/{blend}.log",
     localrule: True
     conda:
         "../envs/cpu.yaml"
     params:
         study=graph.resolved,
     shell:
-        "sidewinder blend --config {params.study} --log {log}"
+        "sidewinder blend --config {params.study} --into $(dirname {output}) --log {log}"

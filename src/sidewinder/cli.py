@@ -53,11 +53,13 @@ def study(
 
 @app.command()
 def check(config: Config = DEFAULT) -> None:
-    """Checks a study without doing any work: keys, values, files, folders."""
+    """Checks a study without doing any work: keys, values, files, folders, tasks and their data."""
+    from sidewinder.evaluate.check import check_data
     from sidewinder.launch import check_study
 
     graph = Graph(load_study(config))
     check_study(graph)
+    check_data(graph.study)
     print(f"{config}: {len(graph.stages)} training stages, {len(graph.records)} jobs; nothing wrong was found")
 
 
@@ -115,12 +117,12 @@ def tokenizer(config: Config = DEFAULT, log: Log = None) -> None:
 
 
 @app.command()
-def blend(config: Config = DEFAULT, log: Log = None) -> None:
-    """Writes the list of shards and weights that training reads."""
+def blend(into: Into, config: Config = DEFAULT, log: Log = None) -> None:
+    """Writes a list of shards and weights that training reads."""
     from sidewinder.tokens.blend import write_blend
 
     with _logged(log):
-        write_blend(Graph(load_study(config)))
+        write_blend(Graph(load_study(config)), into)
 
 
 @app.command()
@@ -138,11 +140,10 @@ def extend(into: Into, config: Config = DEFAULT, log: Log = None) -> None:
 @app.command()
 def evaluate(into: Into, config: Config = DEFAULT, log: Log = None) -> None:
     """Runs one suite on one checkpoint."""
-    from sidewinder.evaluate.run import evaluate as run
+    from sidewinder.evaluate.processes import start
 
-    graph = Graph(load_study(config))
     with _logged(log):
-        run(graph, *graph.evaluation_at(into))
+        start(Graph(load_study(config)), into, config)
 
 
 @app.command()
@@ -256,7 +257,7 @@ def _train(kind: str, into: Path, config: Path, log: Path | None) -> None:
         if stage.training.mesh.processes > 1 and "RANK" not in os.environ:
             from sidewinder.train.parallel.spawn import spawn
 
-            spawn(stage.training.mesh, [kind, "--into", str(into), "--config", str(config)])
+            spawn(stage.training.mesh.processes, [kind, "--into", str(into), "--config", str(config)])
         else:
             import_module(f"sidewinder.train.{kind}").__dict__[kind](graph, stage)
 

@@ -26,8 +26,8 @@ from typing import Any, TypeVar
 
 from sidewinder.config.corpus import PackagesReader
 from sidewinder.config.model import ModelConfig, Rope
-from sidewinder.config.study import LOOKUP, Study
-from sidewinder.config.training import WITHOUT_EFFECT, Training
+from sidewinder.config.study import Study, lookup_name
+from sidewinder.config.training import WITHOUT_EFFECT, Extension, Training
 from sidewinder.errors import ConfigError
 from sidewinder.record import RECORD, digest
 
@@ -53,6 +53,7 @@ class Stage:
     model: ModelConfig
     training: Training
     seed: int
+    blend: Path
     parent: Stage | None = None
 
     @property
@@ -89,12 +90,12 @@ class Graph:
 
     @cached_property
     def source_configs(self) -> dict[str, dict[str, Any]]:
-        """Resolved configuration of every source that has a share in the blend."""
+        """Resolved configuration of every source that a stage reads."""
         study = self.study
         configs: dict[str, dict[str, Any]] = {}
-        for name in study.weights:
-            if name == LOOKUP:
-                configs[name] = {"lookup": study.lookup.model_dump(exclude={"share"})}
+        for name in [*study.weights, *(name for name in study.lookups if name not in study.weights)]:
+            if name in study.lookups:
+                configs[name] = {"lookup": study.lookups[name].model_dump(exclude={"share"})}
             else:
                 configs[name] = {
                     "source": study.sources[name].model_dump(),
@@ -115,7 +116,7 @@ class Graph:
 
     def corpus_shards(self, source: str) -> list[str]:
         """Training shards of a source: parts that are read, cleaned and tokenized by jobs of their own."""
-        count = 1 if source == LOOKUP else self.study.sources[source].shards
+        count = (self.study.lookups.get(source) or self.study.sources[source]).shards
         return [f"train-{shard:05d}" for shard in range(count)]
 
     def shards(self, source: str) -> list[str]:
@@ -127,7 +128,7 @@ class Graph:
         return {
             "tokenizer": self.study.tokenizer.identity,
             "weights": self.study.weights,
-            "sources": self.source_configs,
+            "sources": {source: self.source_configs[source] for source in self.study.weights},
         }
 
     @cached_property
@@ -147,8 +148,22 @@ class Graph:
 
     @cached_property
     def blend(self) -> Path:
-        """Folder of blend.json: shards and weights that training reads."""
+        """Folder of blend.json: shards and weights that pretraining reads, and extensions but for those below."""
         return self.results / "tokens" / f"blend-{fingerprint(self.tokenizer_config)}"
+
+    @cached_property
+    def blends(self) -> dict[Path, dict[str, float]]:
+        """Every blend.json's folder, and the weights of its sources."""
+        own = [extension for extension in self.study.extensions if extension.lookup]
+        return {self.blend: self.study.weights} | {
+            self._blend_of(extension): self.study.weights_of(extension) for extension in own
+        }
+
+    def _blend_of(self, extension: Extension) -> Path:
+        if not extension.lookup:
+            return self.blend
+        name, config = lookup_name(extension), extension.lookup.model_dump()
+        return self.results / "tokens" / f"blend-{name}-{fingerprint(self.tokenizer_config, config)}"
 
     # Runs
 
@@ -165,10 +180,11 @@ class Graph:
 
     def _pretrain(self, name: str, seed: int) -> Stage:
         model, training = self.study.models[name].architecture(), self.study.training_of(name)
-        own = Stage("", "", Path(), "pretrain", name, model, training, seed)
+        own = Stage("", "", Path(), "pretrain", name, model, training, seed, self.blend)
         run = f"{name}-s{seed}-{fingerprint(self.tokenizer_config, own.resolved())}"
         stage = f"pretrain-{training.context_tokens}"
-        return Stage(run, stage, self.results / "runs" / run / stage, "pretrain", name, model, training, seed)
+        folder = self.results / "runs" / run / stage
+        return Stage(run, stage, folder, "pretrain", name, model, training, seed, self.blend)
 
     def _extensions(self, parent: Stage) -> list[Stage]:
         stages = []
@@ -177,12 +193,11 @@ class Graph:
                 continue
             training = self.study.extension_of(parent.model_name, extension)
             model = _with_rope_base(parent.model, extension.rope_base)
-            stage = Stage("", "", Path(), "extend", parent.model_name, model, training, parent.seed)
-            name = f"extend-{training.context_tokens}-{fingerprint(stage.resolved())}"
-            folder = parent.folder.parent / name
-            stages.append(
-                Stage(parent.run, name, folder, "extend", parent.model_name, model, training, parent.seed, parent)
-            )
+            about = ("extend", parent.model_name, model, training, parent.seed, self._blend_of(extension), parent)
+            own = [extension.lookup.model_dump()] if extension.lookup else []
+            mark = fingerprint(Stage("", "", Path(), *about).resolved(), *own)
+            name = f"extend-{training.context_tokens}-{mark}"
+            stages.append(Stage(parent.run, name, parent.folder.parent / name, *about))
         return stages
 
     # What the workflow asks of a folder: the files that a job there reads
@@ -193,7 +208,7 @@ class Graph:
         from sidewinder.corpus.storage import is_remote
 
         source, shard = self.corpus_at(folder)
-        if source == LOOKUP:
+        if source in self.study.lookups:
             return []
         config = self.study.sources[source]
         if isinstance(config.reader, PackagesReader) or is_remote(config.reader.path):
@@ -213,6 +228,20 @@ class Graph:
         """CPU threads that training takes on one machine, all processes together."""
         return self.processes_of(folder) * self.stage_at(folder).training.threads
 
+    def text_beside(self, folder: Path) -> list[Path]:
+        """Record of the text that is tokenized at a folder, where the tokenizer was not trained on it."""
+        source, _ = self.shard_at(folder)
+        return [] if source in self.study.weights else [self.corpus(source) / RECORD]
+
+    def tokens_of(self, folder: Path) -> list[Path]:
+        """Records of all tokens that the blend at a folder lists."""
+        sources = self.weights_at(folder)
+        return [self.tokens(source, shard) / RECORD for source in sources for shard in self.shards(source)]
+
+    def blend_of(self, folder: Path) -> Path:
+        """Record of the blend that the stage at a folder reads."""
+        return self.stage_at(folder).blend / RECORD
+
     def parent_of(self, folder: Path) -> Path:
         parent = self.stage_at(folder).parent
         assert parent
@@ -230,6 +259,10 @@ class Graph:
     def shard_at(self, folder: Path) -> tuple[str, str]:
         """(source, shard) of a tokens folder."""
         return _find(folder, self._shards)
+
+    def weights_at(self, folder: Path) -> dict[str, float]:
+        """Weights of the sources of the blend at a folder."""
+        return _find(folder, self.blends)
 
     def stage_at(self, folder: Path) -> Stage:
         return _find(folder, self._stages)
@@ -272,7 +305,7 @@ class Graph:
     # What is made of a checkpoint
 
     def evaluation(self, stage: Stage, suite: str) -> Path:
-        mark = fingerprint(self.study.suites[suite].model_dump())
+        mark = fingerprint(self.study.suites[suite].identity)
         return stage.folder / "eval" / f"{suite}-{mark}"
 
     @property
@@ -297,7 +330,7 @@ class Graph:
         """Records of everything that the study asks for; the catalog is built from them."""
         folders = list(self._corpus_shards)
         folders += [self.corpus(source) for source in self.source_configs]
-        folders += [self.tokenizer, self.blend]
+        folders += [self.tokenizer, *self.blends]
         folders += [self.tokens(source, shard) for source in self.source_configs for shard in self.shards(source)]
         for stage in self.stages:
             folders.append(stage.folder)

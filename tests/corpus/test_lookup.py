@@ -3,6 +3,9 @@
 import hashlib
 from collections import Counter
 from collections.abc import Callable
+from itertools import accumulate
+
+import pytest
 
 from sidewinder.config.corpus import Lookup
 from sidewinder.config.study import LOOKUP
@@ -48,6 +51,50 @@ def test_kinds_and_sizes_are_mixed_as_stated() -> None:
     assert all(
         text.startswith("Find ") for text in [document(_only_reversed(), "train", number) for number in range(20)]
     )
+
+
+def size_of(text: str) -> int:
+    """Entries of the book in a document."""
+    return len(text.partition(".\n")[2 if text.startswith("Find ") else 0].partition("\n\n")[0].splitlines())
+
+
+def test_books_of_a_curriculum_double_at_equal_distances_of_text() -> None:
+    curriculum = Lookup(share=0.1, documents=30_000, entries=(2, 48), asked=12, grow_share=0.5)
+    texts = [document(curriculum, "train", number) for number in range(curriculum.documents)]
+    ends = list(accumulate(map(len, texts)))
+    first = {}  # Share of the text before the first book of a size or more.
+    for size in (3, 5, 9, 17, 33):
+        number = next(number for number, text in enumerate(texts) if size_of(text) >= size)
+        first[size] = ends[number] / ends[-1]
+    # Half of the text has five doublings, from books of 2 entries to books of 48.
+    for doubling, share in enumerate(first.values(), start=1):
+        assert share == pytest.approx(0.1 * doubling, abs=0.02)
+    assert max(map(size_of, texts)) == 48
+    last = [size_of(text) for text in texts[-3000:]]
+    assert min(last) == 2, "short books stay among the long ones"
+    assert max(size_of(document(curriculum, "heldout", number)) for number in range(100)) > 24
+
+
+def test_books_of_one_size_do_not_grow() -> None:
+    config = CONFIG.model_copy(update={"entries": (4, 4), "grow_share": 0.5})
+    assert {size_of(document(config, "train", number)) for number in range(20)} == {4}
+
+
+def test_a_book_is_asked_no_more_than_stated() -> None:
+    config = CONFIG.model_copy(update={"asked": 3, "reversed_share": 0.0})
+    for number in range(100):
+        text = document(config, "train", number)
+        assert len(text.partition("\n\n")[2].splitlines()) == min(3, size_of(text))
+
+
+def test_shards_together_hold_every_document_once(graph_of: Callable[..., Graph]) -> None:
+    graph = graph_of({"kind": "jsonl", "path": "unused"}, lookup={"share": 0.1, "documents": 101, "shards": 3})
+    build_source(graph, LOOKUP)
+    found = [list(documents(graph, LOOKUP, shard)) for shard in graph.shards(LOOKUP)]
+    assert [len(part) for part in found] == [33, 34, 34, 32]
+    training, heldout = ([line["id"] for part in parts for line in part] for parts in (found[:3], found[3:]))
+    assert training == [f"lookup/train/{number}" for number in range(101)]
+    assert sorted(heldout) == sorted(f"lookup/heldout/{number}" for number in range(32))
 
 
 def test_the_source_has_the_folder_of_any_other(graph_of: Callable[..., Graph]) -> None:

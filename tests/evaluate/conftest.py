@@ -17,16 +17,12 @@ from sentencepiece import SentencePieceProcessor, SentencePieceTrainer
 
 from sidewinder.config.load import parse_study
 from sidewinder.config.model import ModelConfig
-from sidewinder.corpus.build import build_source
 from sidewinder.evaluate.heldout import Heldout
 from sidewinder.evaluate.subject import Subject
 from sidewinder.graph import Graph, Stage
 from sidewinder.model import LanguageModel, init_weights
 from sidewinder.model.checkpoint import save_model
 from sidewinder.record import Job
-from sidewinder.tokenizer.train import train_tokenizer
-from sidewinder.tokens.blend import write_blend
-from sidewinder.tokens.encode import encode_shard
 from sidewinder.tokens.indexed import IndexedWriter
 
 STDLIB = Path(sysconfig.get_path("stdlib"))
@@ -211,6 +207,13 @@ def hybrid(tokenizer: SentencePieceProcessor) -> Subject:
 @pytest.fixture(scope="session")
 def graph(texts: list[str], tmp_path_factory: pytest.TempPathFactory) -> Graph:
     """A small study whose text, tokenizer and tokens were made by the real stages, and whose models are random."""
+    from sidewinder.corpus.build import (
+        build_source,
+    )  # Here, so that tests on a GPU need no libraries for cleaning text.
+    from sidewinder.tokenizer.train import train_tokenizer
+    from sidewinder.tokens.blend import write_blend
+    from sidewinder.tokens.encode import encode_shard
+
     root = tmp_path_factory.mktemp("study")
     for place, text in enumerate(texts):
         kind = root / ("code" if "\ndef " in text else "prose")
@@ -241,7 +244,7 @@ def graph(texts: list[str], tmp_path_factory: pytest.TempPathFactory) -> Graph:
     for source in made.source_configs:
         for shard in made.shards(source):
             encode_shard(made, source, shard)
-    write_blend(made)
+    write_blend(made, made.blend)
     for stage in made.stages:
         make_checkpoint(stage)
     return made

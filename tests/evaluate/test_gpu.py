@@ -8,14 +8,34 @@ from typing import Any
 import pytest
 import torch
 from lm_eval.api.instance import Instance
+from sentencepiece import SentencePieceProcessor
 
 from sidewinder.evaluate.adapter import SidewinderLM
 from sidewinder.evaluate.subject import Subject
+
+from .conftest import CONFIGS, CONTEXT_TOKENS, random_model
 
 pytestmark = [
     pytest.mark.gpu,
     pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU"),
 ]
+
+WIDTH = {
+    "hidden_size": 128,
+    "attention": {"heads": 4, "kv_heads": 2, "head_size": 32},
+    "mlp": {"size": 256},
+    "mamba1": {"state_size": 16},
+    "mamba2": {"state_size": 64, "head_size": 32, "groups": 2, "chunk": 64},
+}
+"""Sizes that kernels are made for."""
+NATS, SHARE = 0.05, 2e-3
+"""Tolerance of a log-likelihood: kernels take some products in TF32, which keeps ten bits."""
+
+
+@pytest.fixture(params=sorted(CONFIGS))
+def subject(request: pytest.FixtureRequest, tokenizer: SentencePieceProcessor) -> Subject:
+    model = random_model(request.param, tokenizer.get_piece_size(), **WIDTH)
+    return Subject(request.param, model, CONTEXT_TOKENS, tokenizer)
 
 
 def requests(kind: Any, arguments: list[tuple[Any, ...]]) -> list[Instance]:
@@ -37,7 +57,7 @@ def test_answers_are_those_of_the_cpu(subject: Subject, texts: list[str]) -> Non
     gpu = SidewinderLM(subject=subject)
     found = gpu.loglikelihood(requests("loglikelihood", pairs), disable_tqdm=True)
     for (ours, _), (theirs, _) in zip(found, wanted, strict=True):
-        assert ours == pytest.approx(theirs, abs=0.02)
+        assert ours == pytest.approx(theirs, abs=NATS, rel=SHARE)
     same = [
         ours == theirs
         for ours, theirs in zip(gpu.generate_until(requests("generate_until", prompts)), texts_wanted, strict=True)

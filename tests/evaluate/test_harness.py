@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-import yaml
 from datasets import Dataset
 
 from sidewinder.config.suites import Harness
@@ -19,11 +15,9 @@ from sidewinder.errors import EvaluationError
 from sidewinder.evaluate import adapter, harness
 from sidewinder.evaluate.journal import Journal, request_key
 from sidewinder.evaluate.local_data import LocalData, MissingData
-from sidewinder.evaluate.run import PARTS, evaluate
 from sidewinder.evaluate.samples import read_samples
 from sidewinder.evaluate.subject import Subject
-from sidewinder.graph import Graph
-from sidewinder.record import RECORD, file_digest, read_record
+from sidewinder.record import file_digest
 
 from .local_sets import TABLE, write
 
@@ -145,33 +139,3 @@ def test_data_that_is_not_what_was_fetched_is_named(data: Path) -> None:
     files[0].write_bytes(b"PAR1 and no more")
     with pytest.raises(EvaluationError, match=r"cannot read .*piqa"):
         LocalData(data).load("baber/piqa")
-
-
-def test_two_processes_give_what_one_gives(graph: Graph, tmp_path: Path) -> None:
-    """The whole command under torchrun: the first process writes, both answer."""
-    stage = next(stage for stage in graph.stages if stage.model_name == "transformer")
-    folder = graph.evaluation(stage, "cloze")
-    evaluate(graph, stage, "cloze")
-    alone = [(folder / name).read_bytes() for name in ("scores.json", "samples.parquet")]
-    for name in (RECORD, f".{RECORD}", "scores.json", "samples.parquet"):
-        (folder / name).unlink()
-    config = tmp_path / "study.yaml"
-    config.write_text(yaml.safe_dump(graph.study.model_dump(mode="json")))
-    command = [
-        sys.executable,
-        "-m",
-        "torch.distributed.run",
-        "--standalone",
-        "--nproc-per-node",
-        "2",
-        "-m",
-        "sidewinder",
-    ]
-    command += ["evaluate", "--into", str(folder), "--config", str(config)]
-    done = subprocess.run(
-        command, env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True, timeout=300, check=False
-    )
-    assert done.returncode == 0, done.stderr
-    assert [(folder / name).read_bytes() for name in ("scores.json", "samples.parquet")] == alone
-    assert read_record(folder / RECORD)["facts"]["samples"] == 12
-    assert not (folder / PARTS).exists()

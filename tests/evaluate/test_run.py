@@ -10,7 +10,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from sidewinder.errors import CheckpointError, CorruptArtifact, EvaluationError
-from sidewinder.evaluate.run import evaluate
+from sidewinder.evaluate.ranks import Ranks
+from sidewinder.evaluate.run import evaluate, subject_of
 from sidewinder.evaluate.samples import read_samples
 from sidewinder.graph import Graph, Stage
 from sidewinder.record import RECORD, Artifact, check, read_record
@@ -92,3 +93,18 @@ def test_damage_is_named_and_leaves_no_record(graph: Graph) -> None:
 def _restored(path: Path, content: bytes) -> Path:
     path.write_bytes(content)
     return path
+
+
+def test_a_tokenizer_other_than_the_one_trained_with_is_refused(graph: Graph) -> None:
+    stage = graph.stages[0]
+    path = stage.folder / "checkpoint/model.json"
+    before = path.read_text()
+    description = json.loads(before)
+    description["extra"]["tokenizer_sha256"] = "0" * 64
+    path.write_text(json.dumps(description))
+    try:
+        with pytest.raises(CheckpointError, match=r"tokenizer of digest 0{64}, but the one given has [0-9a-f]{64}"):
+            subject_of(graph, stage, graph.study.suites["phonebook"], Ranks())
+    finally:
+        path.write_text(before)
+    assert subject_of(graph, stage, graph.study.suites["phonebook"], Ranks()).model

@@ -173,7 +173,7 @@ def graph(texts: list[str], tmp_path_factory: pytest.TempPathFactory) -> Graph:
     for source in made.source_configs:
         for shard in made.shards(source):
             encode_shard(made, source, shard)
-    write_blend(made)
+    write_blend(made, made.blend)
     for stage in made.stages:
         make_checkpoint(stage)
     return made

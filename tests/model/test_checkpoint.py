@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import errno
 import json
+import os
+import stat
 
 import pytest
 import torch
@@ -102,3 +104,12 @@ def test_a_full_disk_leaves_the_earlier_checkpoint(model, saved, monkeypatch):
 def test_description_holds_the_whole_configuration(model, saved):
     description = json.loads((saved / DESCRIPTION).read_text())
     assert type(model.config).model_validate(description["config"]) == model.config
+
+
+def test_others_may_read_what_the_umask_lets_them(model, tmp_path):
+    before = os.umask(0o022)
+    try:
+        stored, written = save_model(model, tmp_path / "shared", context_tokens=64)
+    finally:
+        os.umask(before)
+    assert [stat.S_IMODE(path.stat().st_mode) for path in (stored, written)] == [0o644, 0o644]

@@ -24,7 +24,7 @@ def encoded(prepared: Graph) -> Graph:
     for source in prepared.source_configs:
         for shard in prepared.shards(source):
             encode_shard(prepared, source, shard)
-    write_blend(prepared)
+    write_blend(prepared, prepared.blend)
     return prepared
 
 
@@ -137,7 +137,7 @@ def test_nothing_is_done_twice_and_a_repeat_gives_the_same_bytes(encoded: Graph)
         entry.sha256 for entry in outputs_of(folder / "record.json")
     ]
     blend = (encoded.blend / "record.json").read_text()
-    write_blend(encoded)
+    write_blend(encoded, encoded.blend)
     assert (encoded.blend / "record.json").read_text() == blend
 
 
@@ -190,11 +190,11 @@ def test_a_truncated_token_file_stops_the_blend(encoded: Graph) -> None:
         path.write_bytes(content[:-2])
         record.unlink()
         with pytest.raises(CorruptArtifact, match=r"tokens\.bin has [\d,]+ bytes instead of"):
-            write_blend(encoded)
+            write_blend(encoded, encoded.blend)
     finally:
         path.write_bytes(content)
         record.write_text(kept)
-        write_blend(encoded)
+        write_blend(encoded, encoded.blend)
 
 
 def _record(graph: Graph, source: str, shard: str) -> Path:

@@ -26,7 +26,7 @@ def encoded(prepared: Graph) -> Graph:
     for source in prepared.source_configs:
         for shard in prepared.shards(source):
             encode_shard(prepared, source, shard)
-    write_blend(prepared)
+    write_blend(prepared, prepared.blend)
     return prepared
 
 

@@ -45,6 +45,23 @@ def stream_of(loader: BlendLoader, place: int = 0) -> SourceStream:
     return stream
 
 
+@pytest.mark.parametrize("run_sequences", [30, 90, 400], ids=["shorter", "as long", "longer"])
+def test_a_curriculum_is_read_once_from_first_to_last(make_blend: MakeBlend, run_sequences: int) -> None:
+    path = make_blend({"a": 0.5, "c": 0.5}, SIZES | {"c": [[3] * 120]})
+    blend = json.loads(path.read_text())
+    blend["sources"]["c"]["in_order"] = True
+    path.write_text(json.dumps(blend))
+    loader = BlendLoader(path, 8, 1, run_sequences)
+    inputs_BL, _ = loader.sequences(0, run_sequences)
+    mine = loader.schedule.sources(0, run_sequences) == 1
+    firsts = inputs_BL[mine].max(axis=1)  # Tokens are numbered through the source, but for ends of documents.
+    assert (np.diff(firsts) >= 0).all()
+    assert firsts[0] < 20
+    assert firsts[-1] >= inputs_BL[mine].max() > 230, "the last of 250 tokens come last"
+    counts = np.unique(firsts, return_counts=True)[1]
+    assert counts.max() - counts.min() <= 1, "no part of the source is read more often than another"
+
+
 def test_each_epoch_holds_every_document_once_and_whole(make_blend: MakeBlend) -> None:
     stream = stream_of(loader_of(make_blend(WEIGHTS, SIZES)))
     as_it_lies = documents_of(stream.read(0, stream.tokens))

@@ -5,7 +5,7 @@
 
 from sidewinder.config.load import load_study, write_schema
 from sidewinder.config.model import ModelConfig
-from sidewinder.config.study import LOOKUP, Study
+from sidewinder.config.study import Study
 from sidewinder.config.training import Training
 
-__all__ = ["LOOKUP", "ModelConfig", "Study", "Training", "load_study", "write_schema"]
+__all__ = ["ModelConfig", "Study", "Training", "load_study", "write_schema"]

@@ -46,8 +46,15 @@ class Lookup(Strict):
     share: Share = 0.0
     """Share of all training tokens; the text sources share the rest as `blend` says."""
     documents: Count = 20_000
+    shards: Count = 1
+    """Parts that are made and tokenized by jobs of their own."""
     entries: tuple[Count, Count] = (2, 16)
     """Fewest and most entries of a book; drawn log-uniformly."""
+    grow_share: Share = 0.0
+    """A curriculum: over this share of a stage, the most entries grow from the fewest, doubling at equal distances, and
+    the documents are read in that order, once, whatever the budget. 0 mixes all sizes from the start."""
+    asked: Count | None = None
+    """Most entries that a book which comes before its questions is asked; null asks all."""
     reversed_share: Share = 0.5
     """Share of documents that put the question before the book."""
     digits: Count = 4
@@ -58,4 +65,6 @@ class Lookup(Strict):
     def _range_is_ordered(self) -> Self:
         if self.entries[0] > self.entries[1]:
             raise ValueError(f"entries must be [fewest, most], got {list(self.entries)}")
+        if self.shards > self.documents:
+            raise ValueError(f"shards ({self.shards}) exceeds documents ({self.documents})")
         return self

@@ -67,15 +67,22 @@ class Study(Strict):
 
     @model_validator(mode="after")
     def _names_exist(self) -> Self:
-        if LOOKUP in self.sources:
-            raise ValueError(f"sources.{LOOKUP}: the name is taken by the synthetic look-up documents")
+        for name in self.sources:
+            if name == LOOKUP or name.startswith(f"{LOOKUP}_"):
+                raise ValueError(f"sources.{name}: names like this are taken by the synthetic look-up documents")
         for name in self.blend:
             known(name, self.sources, f"blend.{name}", "source")
         for name in self.evaluate:
             known(name, self.suites, "evaluate", "suite")
+        own: dict[str, Lookup | None] = {}
         for place, extension in enumerate(self.extensions):
             for name in extension.models:
                 known(name, self.models, f"extensions.{place}.models", "model")
+            if extension.lookup != own.setdefault(lookup_name(extension), extension.lookup):
+                raise ValueError(
+                    f"extensions.{place}.lookup: another extension to {extension.context_tokens} tokens has other "
+                    "look-up documents; give both the same"
+                )
         if len(set(self.seeds)) < len(self.seeds):
             raise ValueError(f"seeds: each seed once, got {self.seeds}")
         return self
@@ -125,16 +132,38 @@ class Study(Strict):
 
     def extension_of(self, model: str, extension: Extension) -> Training:
         """Training settings of an extension: the pretraining's, but for what the extension states itself."""
-        own = extension.model_dump(exclude={"models", "rope_base"})
+        own = extension.model_dump(exclude={"models", "rope_base", "lookup"})
         alone = ("micro_batch_sequences", "batch_ramp")  # Null is a statement here, not an omission.
         own = {key: value for key, value in own.items() if value is not None or key in alone}
         return Training.model_validate(self.training_of(model).model_dump() | own)
 
     @property
     def weights(self) -> dict[str, float]:
-        """Share of every source in the training tokens, look-up documents included."""
-        text = {name: share * (1 - self.lookup.share) for name, share in self.blend.items() if share}
-        return text | ({LOOKUP: self.lookup.share} if self.lookup.share else {})
+        """Share of every source in the pretraining tokens, look-up documents included."""
+        return self._weights(LOOKUP, self.lookup)
+
+    def weights_of(self, extension: Extension) -> dict[str, float]:
+        """Share of every source in an extension's tokens."""
+        return self._weights(lookup_name(extension), extension.lookup) if extension.lookup else self.weights
+
+    def _weights(self, name: str, lookup: Lookup) -> dict[str, float]:
+        text = {source: share * (1 - lookup.share) for source, share in self.blend.items() if share}
+        return text | ({name: lookup.share} if lookup.share else {})
+
+    def in_order(self, source: str) -> bool:
+        """Whether training reads a source's documents in their order, as a curriculum does."""
+        return source in self.lookups and self.lookups[source].grow_share > 0
+
+    @property
+    def lookups(self) -> dict[str, Lookup]:
+        """The sources of look-up documents by name: the study's, and those that extensions have of their own."""
+        own = {lookup_name(extension): extension.lookup for extension in self.extensions if extension.lookup}
+        return {name: lookup for name, lookup in ({LOOKUP: self.lookup} | own).items() if lookup.share}
+
+
+def lookup_name(extension: Extension) -> str:
+    """Source of an extension's own look-up documents: `lookup_4096`."""
+    return f"{LOOKUP}_{extension.context_tokens}"
 
 
 def _near_multiples(step: int, wanted: int) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -11,14 +11,26 @@ from sidewinder.config.base import Count, Strict
 Lengths = Annotated[list[Count], Field(min_length=1)]
 
 
-class BitsPerByte(Strict):
+class Shared(Strict):
+    """What every suite has."""
+
+    processes: Count = 1
+    """Processes of one machine that share the suite, one a GPU; each holds the model. No result depends on it."""
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """The settings that shape the result."""
+        return self.model_dump(exclude={"processes"})
+
+
+class BitsPerByte(Shared):
     """Cross-entropy on held-out documents of every source, in bits per byte of text."""
 
     kind: Literal["bits_per_byte"]
     tokens_per_source: Count = 50_000
 
 
-class Phonebook(Strict):
+class Phonebook(Shared):
     """Look-up in a phone book of a given length, with the question after (standard) or before it (reversed)."""
 
     kind: Literal["phonebook"]
@@ -36,7 +48,7 @@ class Phonebook(Strict):
     seed: int = 1
 
 
-class Needle(Strict):
+class Needle(Shared):
     """RULER's niah_single_1: one number hidden in repeated noise sentences."""
 
     kind: Literal["needle"]
@@ -55,7 +67,7 @@ class Task(Strict):
     shots: Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)] = Field([0])
 
 
-class Harness(Strict):
+class Harness(Shared):
     """Tasks run by lm-eval's own evaluator: those that are named, those of a preset, or both."""
 
     kind: Literal["harness"]

@@ -7,6 +7,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from sidewinder.config.base import Count, Name, Strict
+from sidewinder.config.corpus import Lookup
 from sidewinder.config.mesh import Mesh
 from sidewinder.config.packing import LongDocuments, Packing
 from sidewinder.config.schedule import BatchPlan, BatchRamp, Decay, batch_plan
@@ -211,3 +212,5 @@ class Extension(Strict):
     """Null keeps the pretraining's."""
     documents: LongDocuments | None = None
     """Long documents to read more of; null keeps the pretraining's choice."""
+    lookup: Lookup | None = None
+    """Look-up documents of its own, say longer books for a longer context; null keeps the study's."""

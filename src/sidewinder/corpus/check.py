@@ -8,7 +8,7 @@ from pathlib import Path
 
 from sidewinder.config.corpus import Source
 from sidewinder.config.readers import FilesKind, PackagesReader
-from sidewinder.config.study import LOOKUP, Study
+from sidewinder.config.study import Study
 from sidewinder.corpus.filters import decontamination_mistakes
 from sidewinder.corpus.filters import mistakes as mistakes_of
 from sidewinder.corpus.packages import files_of, installed, normalised
@@ -22,7 +22,7 @@ def check_sources(study: Study) -> None:
     mistakes = [
         mistake
         for name in study.weights
-        if name != LOOKUP
+        if name not in study.lookups
         for mistake in (*_mistakes(f"sources.{name}", study.sources[name]), *mistakes_of(name, study.sources[name]))
     ]
     mistakes += decontamination_mistakes(study)

@@ -22,7 +22,6 @@ import numpy as np
 import orjson
 
 from sidewinder.config.filters import Deduplicate, MinHash
-from sidewinder.config.study import LOOKUP
 from sidewinder.corpus.duplicates import Dropped, exact
 from sidewinder.corpus.facts import check_not_empty, source_facts
 from sidewinder.corpus.minhash import near
@@ -60,7 +59,8 @@ def deduplicate_source(graph: Graph, source: str) -> None:
             check(entry)
         facts = [read_record(folder / shard / RECORD)["facts"] for shard in shards]
         _check_cut(graph, source, facts)
-        wanted: Deduplicate = graph.study.sources[source].deduplicate if source != LOOKUP else "none"
+        generated = source in graph.study.lookups
+        wanted: Deduplicate = "none" if generated else graph.study.sources[source].deduplicate
         left_out = _left_out(graph, source, wanted)
         heldout = gather([folder / shard / HELDOUT_TEXT for shard in shards], text_path(graph, source, HELDOUT), wanted)
         for shard in shards:
@@ -74,7 +74,7 @@ def deduplicate_source(graph: Graph, source: str) -> None:
 
 def _check_cut(graph: Graph, source: str, facts: list[dict[str, Any]]) -> None:
     """Raises DataError where shards were cut from other files than there are now: text would be lost or doubled."""
-    if source == LOOKUP:
+    if source in graph.study.lookups:
         return
     config, shards = graph.study.sources[source], graph.corpus_shards(source)
     now = [cut_digest(pieces) for pieces in divide(config.reader, config.shards)]

@@ -22,7 +22,6 @@ from datatrove.data import Document
 
 from sidewinder.config.corpus import Source
 from sidewinder.config.filters import MinHash
-from sidewinder.config.study import LOOKUP
 from sidewinder.corpus.facts import first_step
 from sidewinder.corpus.filters import Block, blocks, files
 from sidewinder.corpus.lookup import build_lookup
@@ -40,8 +39,8 @@ TAGS = ("language", "licence")
 
 def build_shard(graph: Graph, source: str, shard: str) -> None:
     """Makes the text files of a shard. Raises DataError where its part of the source cannot be read at all."""
-    if source == LOOKUP:
-        build_lookup(graph)
+    if source in graph.study.lookups:
+        build_lookup(graph, source, shard)
         return
     config = graph.study.sources[source]
     pieces = divide(config.reader, config.shards)[int(shard.removeprefix("train-"))]

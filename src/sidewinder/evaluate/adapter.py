@@ -139,34 +139,44 @@ class SidewinderLM(TemplateLM):
         places = {key: place for place, key in enumerate(keys) if key not in self.journal}
         asked, names = [items[place] for place in places.values()], list(places)
         batches = plan(asked, [families[place] for place in places.values()], self.batch_tokens)
-        found: Answers = {}
         total = sum(batch.cost_tokens for batch in batches)
+
+        def own() -> Answers:
+            found: Answers = {}
+            for mine, everyones in self.ranks.rounds(batches):
+                for batch in mine:
+                    scores = score_batch(self.subject.model, asked, batch)
+                    made: Answers = {names[at]: [score.log_likelihood, score.exact] for at, score in scores.items()}
+                    self.journal.add(made)
+                    found |= made
+                progress.update(sum(batch.cost_tokens for batch in everyones))
+            return found
+
         with self._progress(what, total, "token") as progress:
-            for batch in self.ranks.own(batches):
-                scores = score_batch(self.subject.model, asked, batch)
-                made: Answers = {names[at]: [score.log_likelihood, score.exact] for at, score in scores.items()}
-                self.journal.add(made)
-                found |= made
-                progress.update(self.ranks.world * batch.cost_tokens)
-        self.journal.add(self.ranks.gather(found), write=False)
+            self.journal.add(self.ranks.together(own), write=False)
 
     # Generation
 
     def generate_until(self, requests: list[Instance], disable_tqdm: bool = False) -> list[str]:
         """Greedy continuations, cut before the first stop string."""
         keys = [request_key("generate_until", request.args, self.max_length) for request in requests]
-        found: Answers = {}
         missing = {key: place for place, key in enumerate(keys) if key not in self.journal}
         batches = list(self._generation_batches({key: requests[place] for key, place in missing.items()}))
+
+        def own() -> Answers:
+            found: Answers = {}
+            for mine, everyones in self.ranks.rounds(batches):
+                for names, prompts, most_tokens, stops in mine:
+                    tokens = generate_greedily(self.subject.model, prompts, most_tokens, self._ends(stops))
+                    texts = [cut_at(self.tok_decode(continuation), stops) for continuation in tokens]
+                    made: Answers = dict(zip(names, texts, strict=True))
+                    self.journal.add(made)
+                    found |= made
+                progress.update(sum(len(names) for names, *_ in everyones))
+            return found
+
         with self._progress("generation", len(missing), "sample") as progress:
-            for names, prompts, most_tokens, stops in self.ranks.own(batches):
-                tokens = generate_greedily(self.subject.model, prompts, most_tokens, self._ends(stops))
-                texts = [cut_at(self.tok_decode(continuation), stops) for continuation in tokens]
-                made: Answers = dict(zip(names, texts, strict=True))
-                self.journal.add(made)
-                found |= made
-                progress.update(self.ranks.world * len(names))
-        self.journal.add(self.ranks.gather(found), write=False)
+            self.journal.add(self.ranks.together(own), write=False)
         for request, key in zip(requests, keys, strict=True):
             self.cache_hook.add_partial("generate_until", request.args, self.journal[key])
         return [self.journal[key] for key in keys]

@@ -41,7 +41,8 @@ def run(subject: Subject, suite: BitsPerByte) -> Outcome:
     assert heldout is not None
     documents = {source: cut(subject, heldout, source, suite.tokens_per_source) for source in heldout.sources}
     total = sum(document.tokens for chosen in documents.values() for document in chosen)
-    with Progress(f"{subject.title} bits per byte", total=total, unit="token") as progress:
+    silent = subject.ranks.rank > 0
+    with Progress(f"{subject.title} bits per byte", total=total, unit="token", silent=silent) as progress:
         for chosen in documents.values():
             measure(subject, chosen, progress.update)
     outcome = Outcome(scores=[_score(source, chosen) for source, chosen in documents.items()])
@@ -83,7 +84,7 @@ def windows(subject: Subject, tokens: list[int], name: str) -> list[Item]:
 def measure(subject: Subject, documents: list[Document], advance: Callable[[int], None]) -> None:
     """Fills in the nats of the documents."""
     items = [item for document in documents for item in document.windows]
-    scores = iter(score_items(subject.model, items, advance=advance))
+    scores = iter(score_items(subject.model, items, advance=advance, ranks=subject.ranks))
     for document in documents:
         document.nats = -math.fsum(next(scores)[0].log_likelihood for _ in document.windows)
 

@@ -43,12 +43,15 @@ def fetch(
 @datasets.command("list")
 def list_(config: Config = DEFAULT) -> None:
     """Lists the data sets that the study's suites read, and whether the `data` folder has them."""
-    from sidewinder.evaluate.fetch import needs
+    from sidewinder.evaluate.needs import needs
 
     study = load_study(config)
-    for need in needs(study.suites[name] for name in study.evaluate):
+    wanted, unknown = needs(study.suites[name] for name in study.evaluate)
+    for need in wanted:
         there = study.data is not None and (Path(study.data) / need.key).exists()
         print(f"{'there' if there else '-':<6}{need.key}")
+    for task in unknown:
+        print(task, file=sys.stderr)
 
 
 @datasets.command("tasks")

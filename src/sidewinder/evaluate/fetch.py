@@ -11,63 +11,28 @@ import shutil
 import sys
 import tempfile
 import zipfile
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from sidewinder.config.suites import Harness, Suite
+from sidewinder.config.suites import Suite
 from sidewinder.errors import DataError
-from sidewinder.evaluate.local_data import DEFAULT, MANIFEST
-from sidewinder.evaluate.presets import tasks
+from sidewinder.evaluate.local_data import MANIFEST
+from sidewinder.evaluate.needs import SCROLLS, Need, needs
 from sidewinder.record import file_digest, write_atomically
 
-SCROLLS = "tau/scrolls"
-SCROLLS_NAMES = {"scrolls_narrativeqa": "narrative_qa", "scrolls_qasper": "qasper", "scrolls_quality": "quality"}
 SCROLLS_SPLITS = ("train", "validation")
-HUB = "https://huggingface.co/datasets"
-ESSAY_TASKS = ("niah_single_2", "niah_single_3", "niah_multikey_1", "niah_multivalue", "niah_multiquery")
-FILES = {
-    # RULER's question files: (place in the folder, address). The second is pinned by lm-eval itself.
-    "ruler_qa_squad": ("ruler/dev-v2.0.json", "https://rajpurkar.github.io/SQuAD-explorer/dataset/dev-v2.0.json"),
-    "ruler_qa_hotpot": (
-        "ruler/hotpot_dev_distractor_v1.json",
-        f"{HUB}/namlh2004/hotpotqa/resolve/7e54db4656209750ff487f6fdf8e39a66dba136b/hotpot_dev_distractor_v1.json",
-    ),
-}
-
-
-@dataclass(frozen=True)
-class Need:
-    """A data set of the hub (path and configuration), or a file (place and address), and a task that reads it."""
-
-    task: str
-    path: str
-    name: str | None = None
-    address: str | None = None
-
-    @property
-    def key(self) -> str:
-        """Its folder, or file, below the data folder."""
-        return self.path if self.address else f"{self.path}/{self.name or DEFAULT}"
-
-
-def needs(suites: Iterable[Suite]) -> list[Need]:
-    """What the tasks of all harness suites read, each once, in order. Unknown tasks are named and passed over."""
-    found: dict[str, Need] = {}
-    for suite in suites:
-        if isinstance(suite, Harness):
-            for task in tasks(suite):
-                for need in _needs_of(task, suite.haystack):
-                    found.setdefault(need.key, need)
-    return list(found.values())
 
 
 def fetch(suites: Iterable[Suite], into: Path) -> dict[str, str]:
-    """Fetches what is missing; returns what could not be had, with the reason. Prints one line a data set."""
+    """Fetches what is missing; returns what could not be had, with the reason. Prints one line a data set.
+
+    Tasks that there are not are among the former.
+    """
     into.mkdir(parents=True, exist_ok=True)
-    failed: dict[str, str] = {}
-    for need in needs(suites):
+    wanted, unknown = needs(suites)
+    failed = {task.task: str(task) for task in unknown}
+    for need in wanted:
         manifest = _manifest(into)
         known = manifest["datasets"].get(need.key, {})
         if known and all((into / name).is_file() for name in _files(need, known)):
@@ -96,51 +61,6 @@ def fetch_all(suites: Iterable[Suite], into: Path) -> None:
             remedy="run it again where there is a network; what is there already is kept. Data sets behind a login "
             "need `hf auth login`",
         )
-
-
-def _needs_of(task: str, haystack: str) -> list[Need]:
-    if task in FILES:
-        place, address = FILES[task]
-        return [Need(task, place, address=address)]
-    if task in SCROLLS_NAMES:
-        return [Need(task, SCROLLS, SCROLLS_NAMES[task])]
-    if task in ESSAY_TASKS:
-        return [Need(task, "baber/paul_graham_essays")] if haystack == "essays" else []
-    return [Need(task, path, name) for path, name in _hub_sets(task)]
-
-
-def _hub_sets(task: str) -> list[tuple[str, str | None]]:
-    """(path, configuration) of every data set that a task, or a group of tasks, of lm-eval reads."""
-    from sidewinder.evaluate import loading
-
-    index = loading.manager_for([task]).task_index
-    if task not in index:
-        print(f"unknown lm-eval task {task!r}: nothing is fetched for it", file=sys.stderr)
-        return []
-    if task == "squadv2":  # A class, whose file tells; the same for other classes of lm-eval.
-        return [("lighteval/squad_v2", None)]
-    found: list[tuple[str, str | None]] = []
-    _collect(index, index[task].cfg or {}, set(), lambda path, name: found.append((path, name)))
-    return list(dict.fromkeys(found))
-
-
-def _collect(index: Any, config: Any, seen: set[str], add: Callable[[str, str | None], None]) -> None:
-    """Follows groups and tags down to their tasks."""
-    if config.get("dataset_path"):
-        add(str(config["dataset_path"]), config.get("dataset_name"))
-    members = config.get("task")
-    for member in members if isinstance(members, list) else []:
-        if isinstance(member, dict):
-            _collect(index, member, seen, add)
-            name = member.get("group") or member.get("task")
-        else:
-            name = member
-        if isinstance(name, str) and name in index and name not in seen:
-            seen.add(name)
-            entry = index[name]
-            for own in sorted(entry.tags) if entry.cfg is None else ():
-                _collect(index, index[own].cfg or {}, seen, add)
-            _collect(index, entry.cfg or {}, seen, add)
 
 
 def _fetch_set(need: Need, into: Path, revision: str | None) -> dict[str, Any]:

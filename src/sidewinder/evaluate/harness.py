@@ -67,7 +67,6 @@ def run(
     *,
     data: Path | None = None,
     identity: str = "",
-    ranks: Ranks | None = None,
     model: Runner | None = None,
 ) -> Outcome:
     """Scores of every metric of every unit. The cloze data set is left in `folder`.
@@ -76,7 +75,7 @@ def run(
     `model` makes the lm-eval model of a unit: our adapter, unless told. Raises EvaluationError where no unit could be
     run, naming all.
     """
-    ranks = ranks or Ranks()
+    ranks = subject.ranks
     wanted, left_out = units(suite, subject.context_tokens)
     parts = folder / PARTS / (identity[:12] or "unnamed")
     if not identity:
@@ -144,12 +143,16 @@ def _part(
     part = Part(scores_of(unit, results), versions_of(results))
     part.truncated = getattr(lm, "truncated", 0)
     part.used = dict(data.used) if data else {}
-    if ranks.rank == 0:
-        samples = [sample_of(unit, task, sample) for task, found in results["samples"].items() for sample in found]
-        write_samples(kept.with_suffix(".parquet"), samples)
-        write_atomically(kept, part.text())
-        shutil.rmtree(parts / unit.name, ignore_errors=True)
-    ranks.wait()
+
+    def keep() -> dict[str, Any]:
+        if ranks.rank == 0:
+            samples = [sample_of(unit, task, sample) for task, found in results["samples"].items() for sample in found]
+            write_samples(kept.with_suffix(".parquet"), samples)
+            write_atomically(kept, part.text())
+            shutil.rmtree(parts / unit.name, ignore_errors=True)
+        return {}
+
+    ranks.together(keep)
     return part
 
 

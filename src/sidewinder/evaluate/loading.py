@@ -10,7 +10,7 @@ import logging
 import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from difflib import get_close_matches
 from functools import cache
 from pathlib import Path
@@ -30,7 +30,7 @@ from sidewinder.evaluate.local_data import LocalData, reading
 from sidewinder.evaluate.phonebook import REVERSED, STANDARD
 from sidewinder.evaluate.presets import MMLU_FORMATS, NATURAL, PHONEBOOK, RULER, Unit
 from sidewinder.evaluate.presets import STANDARD as STANDARD_TASKS
-from sidewinder.evaluate.ruler_tasks import QA_FILES, best_reference
+from sidewinder.evaluate.ruler_tasks import QA_FILES, best_reference, fetching_nothing
 from sidewinder.evaluate.subject import Subject
 
 logging.getLogger("lm_eval").setLevel(logging.ERROR)  # Its hints are about its own command line.
@@ -154,7 +154,8 @@ def substituted(task: str) -> Iterator[None]:
         scrolls.load_dataset = _load_dataset
     if task == "squadv2":
         _module("squadv2/task.py")._squad_metric = squad.squad_v2
-    yield
+    with fetching_nothing() if task in RULER else nullcontext():
+        yield
 
 
 def _load_dataset(*names: Any, **settings: Any) -> Any:

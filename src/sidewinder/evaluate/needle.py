@@ -55,7 +55,8 @@ def run(subject: Subject, suite: Needle) -> Outcome:
     asked = plan(subject, suite, prompts=suite.samples, shortest=_shortest(subject))
     outcome = Outcome(facts={"lengths_left_out": asked.left_out})
     outcome.versions[TASK] = "1.0"
-    with Progress(f"{subject.title} needle", total=asked.tokens, unit="token") as progress:
+    silent = subject.ranks.rank > 0
+    with Progress(f"{subject.title} needle", total=asked.tokens, unit="token", silent=silent) as progress:
         for length, count in asked.prompts.items():
             prompts = [make_prompt(subject, suite, length, place) for place in range(count)]
             samples = ask(subject, prompts, progress.update)

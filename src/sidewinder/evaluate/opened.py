@@ -13,6 +13,7 @@ from sidewinder.evaluate.ranks import local_device
 from sidewinder.evaluate.subject import Subject
 from sidewinder.imports import import_checkpoint
 from sidewinder.model.checkpoint import DESCRIPTION, load_model
+from sidewinder.record import file_digest
 from sidewinder.tokenizer import MODEL, load
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
@@ -60,4 +61,5 @@ def _tokenizer_of(place: Path, named: str | os.PathLike[str] | None) -> Path:
 
 def _loaded(folder: Path, name: str, tokenizer: Path, device: torch.device, dtype: torch.dtype) -> Subject:
     model, info = load_model(folder, device, dtype)
+    Subject.check_tokenizer(name, info, file_digest(tokenizer))
     return Subject(name, model, info.context_tokens, load(tokenizer), imported="imported_from" in info.extra)

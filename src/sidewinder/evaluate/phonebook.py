@@ -36,7 +36,8 @@ def run(subject: Subject, suite: Phonebook) -> Outcome:
     asked = plan(subject, suite, prompts=suite.books, shortest=_shortest(subject, suite))
     outcome = Outcome(facts={"lengths_left_out": asked.left_out})
     total = asked.tokens * len(VARIANTS)
-    with Progress(f"{subject.title} phonebook", total=total, unit="token") as progress:
+    silent = subject.ranks.rank > 0
+    with Progress(f"{subject.title} phonebook", total=total, unit="token", silent=silent) as progress:
         for length, count in asked.prompts.items():
             for variant in VARIANTS:
                 prompts = [make_prompt(subject, suite, length, variant, book) for book in range(count)]

@@ -72,7 +72,7 @@ def plan(subject: Subject, suite: Phonebook | Needle, *, prompts: int, shortest:
 def ask(subject: Subject, prompts: Sequence[Prompt], advance: Callable[[int], None]) -> list[list[dict[str, Any]]]:
     """A sample for every question of every prompt."""
     items = [Item(prompt.name, prompt.tokens, answer_spans(subject, prompt)) for prompt in prompts]
-    found = score_items(subject.model, items, advance=advance)
+    found = score_items(subject.model, items, advance=advance, ranks=subject.ranks)
     return [
         [
             _sample(subject, prompt, question, item.tokens[start:end], score)

@@ -6,8 +6,8 @@ import os
 import random
 import re
 from bisect import bisect_right
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import accumulate
@@ -57,7 +57,8 @@ def maker_for(task: str, length_tokens: int, data: LocalData | None, haystack: s
 
 
 def _needle_maker(task: str, data: LocalData | None, haystack: str) -> Maker:
-    module, niah = _prepare_niah(), _module("niah_utils")
+    with fetching_nothing():
+        module, niah = _module("prepare_niah"), _module("niah_utils")
     kind, keys_are, values_are, keys, values, asked = NEEDLES[task]
     keys = max(keys, asked)
     if kind == "essay":
@@ -263,16 +264,20 @@ def _module(name: str) -> Any:
         raise EvaluationError(f"RULER needs a library: {error}", remedy="pip install 'lm_eval[ruler]'") from error
 
 
-def _prepare_niah() -> Any:
-    """Its import fetches NLTK's tables where they are missing, which is not waited for: `_splitter` does without."""
-    import nltk
-
-    download = nltk.download
-    nltk.download = lambda *names, **settings: False
-    before = os.environ.get("LOCAL_RANK")
-    os.environ["LOCAL_RANK"] = "-1"  # Or it would say that it fetched them.
+@contextmanager
+def fetching_nothing() -> Iterator[None]:
+    """While RULER's modules are imported: where NLTK's tables are missing they would fetch them, from wherever this
+    runs, and say so on a stream that may be closed. `_splitter` does without."""
     try:
-        return _module("prepare_niah")
+        import nltk
+    except ImportError:  # Told of by what needs it.
+        yield
+        return
+    download, before = nltk.download, os.environ.get("LOCAL_RANK")
+    nltk.download = lambda *names, **settings: False
+    os.environ["LOCAL_RANK"] = "-1"
+    try:
+        yield
     finally:
         nltk.download = download
         os.environ.pop("LOCAL_RANK")

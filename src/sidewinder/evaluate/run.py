@@ -42,7 +42,7 @@ def evaluate(graph: Graph, stage: Stage, suite: str) -> None:
         folder=graph.evaluation(stage, suite),
         kind="evaluate",
         name=f"{stage.model_name}-s{stage.seed}/{stage.kind}-{stage.training.context_tokens}/{suite}",
-        config={"suite": suite, **settings.model_dump()},
+        config={"suite": suite, **settings.identity},
         inputs=_inputs(graph, stage, settings),
     )
     with job:
@@ -67,18 +67,20 @@ def _assist(graph: Graph, stage: Stage, suite: str, ranks: Ranks) -> None:
     """What the other processes of an evaluation do: their part of the batches; the first writes everything."""
     identity, finished = ranks.told(("", True))
     settings = graph.study.suites[suite]
-    if isinstance(settings, Harness) and not finished:
+    if not finished:
         _run(graph, stage, settings, graph.evaluation(stage, suite), identity, ranks)
 
 
-def subject_of(graph: Graph, stage: Stage, settings: Suite) -> Subject:
+def subject_of(graph: Graph, stage: Stage, settings: Suite, ranks: Ranks) -> Subject:
     """The checkpoint of a stage, loaded where the stage was trained, in the precision it was trained in."""
     device = prepare_torch(stage.training)
     dtype = torch.bfloat16 if device.type == "cuda" and stage.training.precision == "bfloat16" else torch.float32
     model, info = load_model(stage.folder / "checkpoint", device, dtype)
+    used = next(entry for entry in outputs_of(graph.tokenizer / RECORD) if entry.role == "tokenizer")
+    Subject.check_tokenizer(stage.title, info, used.sha256)
     tokenizer = load(graph.tokenizer)
     heldout = heldout_of(graph) if reads_text(settings) else None
-    return Subject(stage.title, model, info.context_tokens, tokenizer, heldout)
+    return Subject(stage.title, model, info.context_tokens, tokenizer, heldout, ranks=ranks)
 
 
 def reads_text(settings: Suite) -> bool:
@@ -96,7 +98,7 @@ def _inputs(graph: Graph, stage: Stage, settings: Suite) -> list[Artifact]:
 
 
 def _run(graph: Graph, stage: Stage, settings: Suite, folder: Path, identity: str, ranks: Ranks) -> Outcome:
-    subject = subject_of(graph, stage, settings)
+    subject = subject_of(graph, stage, settings, ranks)
     if isinstance(settings, BitsPerByte):
         return bits_per_byte.run(subject, settings)
     if isinstance(settings, Phonebook):
@@ -106,4 +108,4 @@ def _run(graph: Graph, stage: Stage, settings: Suite, folder: Path, identity: st
     from sidewinder.evaluate import harness  # lm-eval takes seconds to import, and no other suite needs it.
 
     data = Path(graph.study.data) if graph.study.data else None
-    return harness.run(subject, settings, folder, data=data, identity=identity, ranks=ranks)
+    return harness.run(subject, settings, folder, data=data, identity=identity)

@@ -21,11 +21,13 @@ import torch
 from torch import Tensor
 
 from sidewinder.errors import EvaluationError
+from sidewinder.evaluate.ranks import Ranks
 from sidewinder.model import LanguageModel
 
 # Tokens of one forward pass, padding included; a longer sequence goes alone. On a CPU small batches stay in its caches
 # (measured at hidden size 64: twice the speed of 4,096 tokens).
 BATCH_TOKENS = {"cpu": 1_024, "cuda": 16_384}
+ALONE = Ranks()
 LOGIT_VALUES = 2**25  # Logits held at once (128 MiB in float32): at 256,000 pieces that is 131 places.
 
 
@@ -53,22 +55,28 @@ def score_items(
     *,
     batch_tokens: int | None = None,
     advance: Callable[[int], None] = lambda tokens: None,
+    ranks: Ranks = ALONE,
 ) -> list[list[SpanScore]]:
-    """Scores of every span of every item, in their order.
+    """Scores of every span of every item, in their order; the batches are shared by `ranks`.
 
-    `advance` is told the tokens of each finished batch. Raises EvaluationError, naming the item, where a
-    log-likelihood is not finite.
+    `advance` is told the tokens of each finished batch, those of the other processes beside it included. Raises
+    EvaluationError, naming the item, where a log-likelihood is not finite.
     """
-    scores: list[list[SpanScore]] = [[] for _ in items]
     # The last token of an item's last span is predicted but never read.
     lengths = [max(end for _, end in item.spans) - 1 for item in items]
     most = batch_tokens or BATCH_TOKENS[device_of(model).type]
-    for batch in batches(lengths, most):
-        found = _score_batch(model, [items[place] for place in batch], [lengths[place] for place in batch])
-        for place, spans in zip(batch, found, strict=True):
-            scores[place] = spans
-        advance(sum(lengths[place] for place in batch))
-    return scores
+
+    def own() -> dict[int, list[SpanScore]]:
+        scores: dict[int, list[SpanScore]] = {}
+        for mine, everyones in ranks.rounds(batches(lengths, most)):
+            for batch in mine:
+                found = _score_batch(model, [items[place] for place in batch], [lengths[place] for place in batch])
+                scores |= dict(zip(batch, found, strict=True))
+            advance(sum(lengths[place] for batch in everyones for place in batch))
+        return scores
+
+    scores = ranks.together(own)
+    return [scores[place] for place in range(len(items))]
 
 
 def batches(lengths: Sequence[int], batch_tokens: int) -> list[list[int]]:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING
 
 from sidewinder.errors import CheckpointError
+from sidewinder.evaluate.ranks import Ranks
 from sidewinder.model import LanguageModel
+from sidewinder.model.checkpoint import ModelInfo
 from sidewinder.tokenizer import Tokenizer, piece_bytes
 
 if TYPE_CHECKING:
@@ -33,6 +35,8 @@ class Subject:
     """Needed by the suites that read text of the study."""
     imported: bool = False
     """Whether the weights were trained elsewhere, so that the embedding may have rows to spare."""
+    ranks: Ranks = field(default_factory=Ranks)
+    """This process among those that share the suite."""
 
     def __post_init__(self) -> None:
         pieces, rows = self.tokenizer.get_piece_size(), self.model.vocab_size
@@ -40,6 +44,16 @@ class Subject:
             raise CheckpointError(
                 f"{self.title}: the weights are for a vocabulary of {rows:,} tokens, the tokenizer has {pieces:,}",
                 remedy="give the tokenizer.model that the checkpoint was trained with",
+            )
+
+    @staticmethod
+    def check_tokenizer(title: str, info: ModelInfo, sha256: str) -> None:
+        """Raises CheckpointError where a checkpoint says that it was trained with another tokenizer."""
+        trained = info.extra.get("tokenizer_sha256")
+        if trained and trained != sha256:
+            raise CheckpointError(
+                f"{title}: trained with the tokenizer of digest {trained}, but the one given has {sha256}",
+                remedy="give the tokenizer that the checkpoint was trained with",
             )
 
     @property

@@ -6,7 +6,6 @@ on held-out text, token ids of held-out documents), then moved into place, the r
 
 from __future__ import annotations
 
-import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -51,7 +50,6 @@ def export_checkpoint(graph: Graph, stage: Stage) -> None:
 
 
 def _export(graph: Graph, stage: Stage, job: Job, heldout: Heldout) -> None:
-    os.environ.setdefault("HF_HUB_OFFLINE", "1")  # Nothing here may depend on a network.
     part = job.folder / PART
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir(parents=True)

@@ -164,7 +164,10 @@ def _replace(path: Path, write: Callable[[Path], object]) -> None:
     """Writes beside `path`, waits until the bytes are on the disk, then renames; leaves nothing behind on failure."""
     part = path.with_name(f".{path.name}.part")
     try:
+        part.touch()
+        usual = part.stat().st_mode
         write(part)
+        part.chmod(usual)  # Of its own files, safetensors lets nobody else read.
         _sync(part)
         part.replace(path)
         _sync(path.parent)

@@ -23,7 +23,7 @@ def fertility(graph: Graph, tokenizer: Tokenizer) -> dict[str, Any]:
     by_source: dict[str, list[int]] = defaultdict(lambda: [0, 0])
     by_language: dict[str, list[int]] = defaultdict(lambda: [0, 0])
     documents, changed = 0, []
-    for source in graph.source_configs:
+    for source in graph.study.weights:
         for name, language, text in _measured(graph, source):
             ids = tokenizer.encode(text)
             documents += 1

@@ -37,7 +37,7 @@ def train_tokenizer(graph: Graph) -> None:
     memory; and where a named tokenizer changed since the study was read, or has no end of document.
     """
     config = graph.study.tokenizer
-    inputs = [entry for source in graph.source_configs for entry in outputs_of(graph.corpus(source) / RECORD)]
+    inputs = [entry for source in graph.study.weights for entry in outputs_of(graph.corpus(source) / RECORD)]
     with Job(graph.tokenizer, "tokenizer", graph.tokenizer.name, graph.tokenizer_config, inputs) as job:
         if job.finished:
             return

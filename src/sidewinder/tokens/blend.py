@@ -2,7 +2,8 @@
 
     {"vocab_size": …, "eos": 2, "dtype": "uint16", "tokenizer": {"path": …, "sha256": …},
      "sources": {name: {"weight": …, "shards": [{"prefix", "tokens", "documents", "text_bytes", "sha256_bin"}, …],
-                        "heldout": [the same], "lengths": [[documents], [tokens]] by powers of two (`tokens.lengths`)}}}
+                        "heldout": [the same], "lengths": [[documents], [tokens]] by powers of two (`tokens.lengths`),
+                        "in_order": true for a curriculum}}}
 
 Paths are relative to its folder; `manifest.read_blend` resolves them. Run as `sidewinder blend`. The same job makes the
 indexes that the study's stages will ask for (`tokens.index`), and tells how often each stage goes through each source.
@@ -13,6 +14,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -29,74 +31,81 @@ from sidewinder.tokens.store import Shard, open_shard
 BLEND = "blend.json"
 
 
-def write_blend(graph: Graph) -> None:
-    """Makes blend.json from the records of all shards. Raises CorruptArtifact where a token file lost its size."""
+def write_blend(graph: Graph, folder: Path) -> None:
+    """Makes blend.json from the records of its shards. Raises CorruptArtifact where a token file lost its size."""
+    weights = graph.weights_at(folder)
     model = next(entry for entry in outputs_of(graph.tokenizer / RECORD) if entry.role == "tokenizer")
     records = {
         (source, shard): outputs_of(graph.tokens(source, shard) / RECORD)
-        for source in graph.source_configs
+        for source in weights
         for shard in graph.shards(source)
     }
     inputs = [model, *(entry for outputs in records.values() for entry in outputs)]
-    with Job(graph.blend, "tokens", "blend", {"weights": graph.study.weights}, inputs) as job:
+    with Job(folder, "tokens", folder.name.rpartition("-")[0], {"weights": weights}, inputs) as job:
         if job.finished:
             return
         for entry in inputs:
             check(entry)
-        blend = _blend(graph, model, records)
-        write_atomically(graph.blend / BLEND, json.dumps(blend, indent=1))
-        job.output("blend", graph.blend / BLEND)
-        job.facts |= _facts(graph, blend)
+        blend = _blend(graph, folder, model, records)
+        write_atomically(folder / BLEND, json.dumps(blend, indent=1))
+        job.output("blend", folder / BLEND)
+        job.facts |= _facts(graph, folder, blend)
 
 
-def _blend(graph: Graph, model: Artifact, records: dict[tuple[str, str], list[Artifact]]) -> dict[str, Any]:
+def _blend(
+    graph: Graph, folder: Path, model: Artifact, records: dict[tuple[str, str], list[Artifact]]
+) -> dict[str, Any]:
     tokenizer = load(graph.tokenizer)
     sources: dict[str, Any] = {}
-    for source, weight in graph.study.weights.items():
+    for source, weight in graph.weights_at(folder).items():
         sources[source] = {"weight": weight, "shards": [], "heldout": []}
+        if graph.study.in_order(source):
+            sources[source]["in_order"] = True
         for shard in graph.shards(source):
             part = "heldout" if shard.startswith("heldout") else "shards"
-            sources[source][part].append(_shard(graph, source, shard, records[source, shard]))
-        sources[source]["lengths"] = _lengths(graph, sources[source]["shards"]).tolist()
+            tokens = graph.tokens(source, shard)
+            sources[source][part].append(_shard(folder, tokens, records[source, shard]))
+        sources[source]["lengths"] = _lengths(folder, sources[source]["shards"]).tolist()
     return {
         "vocab_size": tokenizer.get_piece_size(),
         "eos": tokenizer.eos_id(),
         "dtype": str(token_dtype(tokenizer.get_piece_size())),
-        "tokenizer": {"path": os.path.relpath(model.path, graph.blend), "sha256": model.sha256},
+        "tokenizer": {"path": os.path.relpath(model.path, folder), "sha256": model.sha256},
         "sources": sources,
     }
 
 
-def _shard(graph: Graph, source: str, shard: str, outputs: list[Artifact]) -> dict[str, Any]:
-    folder = graph.tokens(source, shard)
-    facts = read_record(folder / RECORD)["facts"]
+def _shard(folder: Path, tokens: Path, outputs: list[Artifact]) -> dict[str, Any]:
+    facts = read_record(tokens / RECORD)["facts"]
     return {
-        "prefix": os.path.relpath(folder / TOKENS, graph.blend),
+        "prefix": os.path.relpath(tokens / TOKENS, folder),
         **{fact: facts[fact] for fact in ("tokens", "documents", "text_bytes")},
         "sha256_bin": next(entry.sha256 for entry in outputs if entry.role == "bin"),
     }
 
 
-def _lengths(graph: Graph, shards: list[dict[str, Any]]) -> np.ndarray:
+def _lengths(folder: Path, shards: list[dict[str, Any]]) -> np.ndarray:
     """How long the documents of a source are: (2, BINS), as `tokens.lengths` counts them."""
     lengths = np.zeros((2, BINS), dtype=np.int64)
     for entry in shards:
-        shard = Shard(graph.blend / entry["prefix"], entry["tokens"], entry["documents"])
+        shard = Shard(folder / entry["prefix"], entry["tokens"], entry["documents"])
         for sizes in chunks(open_shard(shard).sizes):
             lengths += histogram(sizes)
     return lengths
 
 
-def _facts(graph: Graph, blend: dict[str, Any]) -> dict[str, Any]:
+def _facts(graph: Graph, folder: Path, blend: dict[str, Any]) -> dict[str, Any]:
     """Tokens and lengths of every source, and what each stage will read; warns of what a user should know."""
     stages: dict[str, dict[str, Any]] = {}
     loaders: dict[str, BlendLoader] = {}
     for stage in graph.stages:
+        if stage.blend != folder:
+            continue
         training = stage.training
         plan = f"{training.context_tokens} {training.sequences} {training.packing} {training.documents}"
         if plan not in loaders:
             loaders[plan] = BlendLoader(
-                graph.blend / BLEND,
+                folder / BLEND,
                 training.context_tokens,
                 stage.seed,
                 training.sequences,

@@ -49,7 +49,15 @@ def encode_shard(graph: Graph, source: str, shard: str, threads: int = 1) -> Non
         checked = encoder.check(_texts(graph, source, shard), most_bytes=_checked_bytes(shard, wanted[1]))
         with Progress(f"{source}/{shard} tokens", total=wanted[1], unit="bytes") as progress:
             texts, name = _texts(graph, source, shard), f"{source}/{shard}"
-            outputs, counts = write_tokens(encoder, texts, folder / TOKENS, name, threads=threads, progress=progress)
+            outputs, counts = write_tokens(
+                encoder,
+                texts,
+                folder / TOKENS,
+                name,
+                shuffle=shard != HELDOUT and not graph.study.in_order(source),
+                threads=threads,
+                progress=progress,
+            )
         _check_complete(text, counts, wanted)
         job.outputs += outputs
         job.facts |= counts | {"tokens_per_byte": round(counts["tokens"] / max(1, counts["text_bytes"]), 5)}
@@ -62,17 +70,18 @@ def write_tokens(
     prefix: Path,
     name: str,
     *,
+    shuffle: bool,
     threads: int = 1,
     progress: Progress | None = None,
 ) -> tuple[list[Artifact], dict[str, int]]:
     """Encodes documents into prefix.bin and prefix.idx.
 
-    `name`, a source and a shard, seeds their shuffle; held-out documents keep their order. Returns the files, with the
+    `name`, a source and a shard, seeds their shuffle. Returns the files, with the
     digests taken while they were written, and counts of documents, bytes and tokens (end-of-document tokens included).
     """
     counts = {"documents": 0, "text_bytes": 0, "tokens": 0}
     dtype = token_dtype(encoder.tokenizer.get_piece_size())
-    window = Window(name, encoder.eos, dtype, shuffle="/heldout" not in name)
+    window = Window(name, encoder.eos, dtype, shuffle=shuffle)
 
     def encoded(batch: list[bytes]) -> Any:
         return batch, *encoder.encode(batch)

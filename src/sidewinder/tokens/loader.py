@@ -23,10 +23,12 @@ from sidewinder.tokens.manifest import bytes_per_token, read_blend
 from sidewinder.tokens.schedule import Schedule
 from sidewinder.tokens.shard_index import Layout
 from sidewinder.tokens.store import Shard, Store, check_shards, index_folder
-from sidewinder.tokens.stream import PackedStream, SourceStream, Stream
+from sidewinder.tokens.stream import InOrder, PackedStream, SourceStream, Stream
 
 IGNORED = -100
 """Target that is not predicted."""
+LONG = " long"
+"""Ends the name of a source's stream of long documents."""
 
 
 class BlendLoader:
@@ -63,6 +65,9 @@ class BlendLoader:
             self._add(name, shards[name], entry)
         offset = hashlib.blake2b(f"schedule/{seed}".encode(), digest_size=8).digest()
         self.schedule = Schedule(self._shares, int.from_bytes(offset))
+        for stream, count in zip(self.streams, self.schedule.counts(total_sequences), strict=True):
+            if sources[stream.name.removesuffix(LONG)].get("in_order"):
+                stream.places = InOrder(stream.sequences, count)
 
     def _add(self, name: str, shards: list[Shard], entry: dict[str, Any]) -> None:
         """Adds the streams of a source: of all its documents, of the long ones, or of both."""
@@ -71,7 +76,7 @@ class BlendLoader:
             long = self._index(name, shards, self.documents.minimum_tokens)
             if long.tokens.sum():
                 long_share = self.documents.long_share
-                self._add_stream(f"{name} long", store, long, weight * long_share, long.lengths)
+                self._add_stream(name + LONG, store, long, weight * long_share, long.lengths)
             else:
                 self.without_long.append(name)
         if long_share < 1:

@@ -5,7 +5,8 @@ make one endless stream. It is cut into pieces of a context's length, and those 
 otherwise a document of many sequences would fill a batch, and a short run would see few shards. Every epoch but the
 first begins at another document, so that it is cut elsewhere.
 
-Alternatively (`PackedStream`) an index says which documents share a sequence; then these sequences are shuffled.
+A source that is a curriculum is not shuffled (`InOrder`). Alternatively (`PackedStream`) an index says which documents
+share a sequence; then these sequences are shuffled.
 
 M tokens of a row: those of a context and one before them, so that a row's first M - 1 predict its last M - 1.
 """
@@ -33,6 +34,8 @@ class Stream(Protocol):
     """Sequences of an epoch."""
     predicted_tokens: int
     """Tokens of an epoch that are predicted."""
+    places: Shuffle | InOrder
+    """The order of its sequences."""
 
     def fill(self, sequences: np.ndarray, rows: np.ndarray, tokens_BM: np.ndarray, ignored_BL: np.ndarray) -> None:
         """Writes sequences of this source into rows of a batch, and marks those targets that are not to be predicted.
@@ -58,6 +61,21 @@ class Shuffle:
         return places
 
 
+class InOrder:
+    """The order of a source that is a curriculum: a run of so many of its sequences goes from the first to the last.
+
+    Where the run is shorter than the source, sequences are passed over at equal distances; where it is longer, they are
+    read several times in a row.
+    """
+
+    def __init__(self, sequences: int, wanted: int) -> None:
+        self.sequences, self.wanted = sequences, max(1, wanted)
+
+    def __call__(self, sequences: np.ndarray) -> np.ndarray:
+        """Place of each sequence in the source."""
+        return sequences * self.sequences // self.wanted
+
+
 class SourceStream:
     """All documents of a source, or those that an index lists, as one stream that is cut into pieces."""
 
@@ -68,7 +86,7 @@ class SourceStream:
         self.tokens = int(self._ends[-1])
         self.sequences = max(1, self.tokens // context_tokens)
         self.predicted_tokens = self.sequences * context_tokens
-        self.places = Shuffle(self.sequences, seed, name)
+        self.places: Shuffle | InOrder = Shuffle(self.sequences, seed, name)
         self._turn = lru_cache(SHUFFLES_KEPT)(lambda epoch: self._drawn(epoch, seed))
 
     def fill(self, sequences: np.ndarray, rows: np.ndarray, tokens_BM: np.ndarray, ignored_BL: np.ndarray) -> None:
@@ -143,7 +161,7 @@ class PackedStream:
         self._ends = np.cumsum(index.sequences)
         self.sequences = int(self._ends[-1])
         self.predicted_tokens = int(index.tokens.sum()) - index.continued
-        self.places = Shuffle(self.sequences, seed, name)
+        self.places: Shuffle | InOrder = Shuffle(self.sequences, seed, name)
 
     def fill(self, sequences: np.ndarray, rows: np.ndarray, tokens_BM: np.ndarray, ignored_BL: np.ndarray) -> None:
         """See Stream."""

@@ -16,7 +16,7 @@ def stage_job(graph: Graph, stage: Stage) -> Job:
         kind=stage.kind,
         name=f"{stage.model_name}-s{stage.seed}/{stage.kind}-{stage.training.context_tokens}",
         config=stage.resolved(),
-        inputs=[*outputs_of(graph.blend / RECORD), *parent],
+        inputs=[*outputs_of(stage.blend / RECORD), *parent],
     )
 
 

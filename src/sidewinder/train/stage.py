@@ -57,7 +57,7 @@ def _finished(job: Job) -> bool:
 
 
 def _train(graph: Graph, stage: Stage, job: Job, fill: Fill, world: World) -> None:
-    training, blend = stage.training, graph.blend / "blend.json"
+    training, blend = stage.training, stage.blend / "blend.json"
     manifest = read_blend(blend)
     vocab_size, device = int(manifest["vocab_size"]), prepare_torch(training)
     model = parallelize(stage.model, vocab_size, training, world, device)

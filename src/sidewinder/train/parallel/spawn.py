@@ -6,16 +6,15 @@ import logging
 import sys
 import uuid
 
-from sidewinder.config.mesh import Mesh
 from sidewinder.errors import SidewinderError
 
 
 class RankFailed(SidewinderError):
-    """One of several training processes ended; the others were ended with it."""
+    """One of several processes ended; the others were ended with it."""
 
 
-def spawn(mesh: Mesh, command: list[str]) -> None:
-    """Runs `python -m sidewinder <command>` as every rank of the mesh on this machine, and waits for them.
+def spawn(processes: int, command: list[str], goes_on: str = "from the newest save") -> None:
+    """Runs `python -m sidewinder <command>` as so many ranks on this machine, and waits for them.
 
     Raises RankFailed, naming the rank that failed first (the others are ended with it, within a minute), or where this
     process is told to stop, which it tells its ranks: they save their state first.
@@ -28,21 +27,21 @@ def spawn(mesh: Mesh, command: list[str]) -> None:
     config = LaunchConfig(
         min_nodes=1,
         max_nodes=1,
-        nproc_per_node=mesh.processes,
+        nproc_per_node=processes,
         run_id=uuid.uuid4().hex,
         rdzv_backend="c10d",
         rdzv_endpoint="localhost:0",
         max_restarts=0,
         monitor_interval=0.5,
     )
-    again = "run the same command again: it goes on from the newest save"
+    again = f"run the same command again: it goes on {goes_on}"
     try:
         elastic_launch(config, sys.executable)("-m", "sidewinder", *command)
     except ChildFailedError as error:
         rank, failure = error.get_first_failure()
         how = f"by {failure.signal_name()}" if failure.exitcode < 0 else f"with status {failure.exitcode}"
         raise RankFailed(
-            f"rank {rank} of {mesh.processes} (process {failure.pid}) ended {how}; the other ranks were ended with it",
+            f"rank {rank} of {processes} (process {failure.pid}) ended {how}; the other ranks were ended with it",
             remedy=f"see its message above, then {again}",
         ) from None
     except SignalException as error:
