@@ -93,7 +93,7 @@ def test_ssd(
 def test_heads_together_or_apart(draw: Draw, monkeypatch: pytest.MonkeyPatch, wanted: int) -> None:
     """All heads of a group in one program, or one in each and the parts of dB and dC summed; chunks of two sizes."""
     monkeypatch.setattr(ssd_launches, "PROGRAMS_WANTED", wanted)
-    monkeypatch.setattr(ssd_launches, "plan_for", lambda *_: Plan(32, 16, 16, 16, ONE, ONE, ONE, ONE))
+    monkeypatch.setattr(ssd_launches, "plan_for", lambda *_: Plan(32, 16, 16, 16, True, ONE, ONE, ONE, ONE))
     inputs = ssd_inputs(draw, 1, 37, 4, 20, 2, 20) | {"initial_BHPN": draw(1, 4, 20, 20)}
     resets_BL = torch.zeros(1, 37, dtype=torch.bool)
     resets_BL[0, [5, 16, 31, 32]] = True

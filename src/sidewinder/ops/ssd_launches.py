@@ -17,8 +17,8 @@ from sidewinder.ops.kernels import ssd_backward as backward_kernels
 
 PROGRAMS_WANTED = 132 * 2
 """Programs that fill a large GPU; heads are divided among more programs until there are as many."""
-LARGE_SHARED_BYTES = 160_000
-"""Shared memory a program from which blocks may be as large as on Hopper, which has 227 KiB."""
+HOPPER_SHARED_BYTES = 200_000
+"""Shared memory a program from which the plan is that of Hopper, which has 227 KiB; an A100 has 163."""
 FEW_HEADS = 16
 """Heads a program of the small kernels, so that dt, whose heads come last in memory, is read in whole lines."""
 
@@ -43,6 +43,9 @@ class Plan(NamedTuple):
     """Most channels of a head that a program takes at once."""
     state: int
     """Most of the state's columns that a program of states_kernel takes; the others take them all."""
+    trace: bool
+    """Whether key_gradient_kernel takes a sum over the state as the trace of a product: with the tensor cores of Hopper
+    that needs fewer registers, without them several times as many."""
     states: Launch
     output: Launch
     input_gradient: Launch
@@ -52,23 +55,24 @@ class Plan(NamedTuple):
 def plan_of(dtype: torch.dtype, state_size: int, shared_bytes: int) -> Plan:
     """The plan for a GPU with so much shared memory a program.
 
-    The last is for Hopper: two programs of each backward kernel fit a multiprocessor. float32 multiplies without tensor
-    cores, exactly, in blocks that fit the registers.
+    Blocks are as large as the registers hold, by the compiler's own count. The last plan is for Hopper: two programs of
+    each backward kernel fit a multiprocessor. float32 multiplies without tensor cores, exactly.
     """
-    one = Launch(4, 1)
+    four, eight = Launch(4, 1), Launch(8, 1)
     if dtype == torch.float32:
         chunk = 32 if state_size <= 128 else 16
-        return Plan(chunk, chunk, 16, 64, one, *[Launch(8, 1)] * 3)
-    if shared_bytes < LARGE_SHARED_BYTES:
-        return Plan(32, 32, 32, 64, one, one, one, Launch(8, 1))
+        return Plan(chunk, chunk, 16, 64, False, four, eight, eight, eight)
+    if shared_bytes < HOPPER_SHARED_BYTES:
+        chunk, size = (32, 64) if state_size <= 128 else (16, 32)
+        return Plan(2 * chunk, chunk, size, 64, False, four, four, four, eight)
     if state_size > 128:
-        return Plan(64, 64, 64, 128, Launch(4, 2), one, one, Launch(8, 1))
-    return Plan(128, 64, 64, 128, Launch(4, 3), Launch(8, 2), Launch(4, 2), Launch(4, 2))
+        return Plan(64, 64, 32, 128, False, Launch(4, 2), four, four, eight)
+    return Plan(128, 64, 64, 128, True, Launch(4, 3), Launch(8, 2), Launch(4, 2), Launch(4, 2))
 
 
 def plan_for(x: Tensor, state_size: int) -> Plan:
     """The plan for the type of `x` and the device that it is on."""
-    shared_bytes = LARGE_SHARED_BYTES
+    shared_bytes = HOPPER_SHARED_BYTES
     if x.is_cuda:
         properties = torch.cuda.get_device_properties(x.device)
         shared_bytes = getattr(properties, "shared_memory_per_block_optin", shared_bytes)  # Old versions do not tell.
@@ -192,7 +196,8 @@ class SsdProblem:
         backward_kernels.key_gradient_kernel[grid](
             self.x_BLHP, dy_BLHP, self.B_BLGN, self.C_BLGN, self.decay_BHl, self.step_BHl, self.segment_Bl,
             entering_BcHPN, leaving_BcHPN, both_BcQQ, dB_SBLGN, dC_SBLGN, gained_BVl, ends_BcV, *common,
-            *dB_SBLGN.stride()[:2], d_l=dB_SBLGN.stride(2), **options, **self.plan.key_gradients.options(),
+            *dB_SBLGN.stride()[:2], d_l=dB_SBLGN.stride(2), TRACE=self.plan.trace,
+            **options, **self.plan.key_gradients.options(),
         )  # fmt: skip
         if parts > 1:
             dB_BLGN.copy_(dB_SBLGN.sum(0))

@@ -108,10 +108,14 @@ def key_gradient_kernel(
     x, dy, B, C, decay, step, segment, entering, leaving, both, dB, dC, gained, ends, length, chunks, heads,
     per_group, together, x_b, x_h, dy_b, dy_h, B_b, B_g, C_b, C_g, d_part, d_b,
     x_l: tl.constexpr, dy_l: tl.constexpr, B_l: tl.constexpr, C_l: tl.constexpr, d_l: tl.constexpr,
+    TRACE: tl.constexpr,
     SPLIT: tl.constexpr, SIZE: tl.constexpr, STATE: tl.constexpr, Q: tl.constexpr, P: tl.constexpr, N: tl.constexpr,
     PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """Gradients of B and C, for the same heads; adds what outputs and last state have from h to `gained` and `ends`."""
+    """Gradients of B and C, for the same heads; adds what outputs and last state have from h to `gained` and `ends`.
+
+    TRACE: the sum over h ∘ g is taken as the trace of a product.
+    """
     kind = dy.dtype.element_ty
     c = tl.program_id(0)
     first = tl.program_id(1) * together
@@ -159,9 +163,11 @@ def key_gradient_kernel(
         gained_Q = tl.sum(seen_QP * dy_QP.to(tl.float32), 1) * before_Q
         line = gained + (b * heads * SPLIT + v) * chunks * Q + t
         tl.store(line, tl.load(line) + gained_Q)
-        # The sum over h g is the trace of a product, which needs fewer registers.
-        alike_PP = tl.dot(g_PN, tl.trans(h_PN), input_precision=PRECISION)
-        alike = tl.sum(tl.where(tl.arange(0, P)[:, None] == tl.arange(0, P)[None, :], alike_PP, 0.0))
+        if TRACE:
+            alike_PP = tl.dot(g_PN, tl.trans(h_PN), input_precision=PRECISION)
+            alike = tl.sum(tl.where(tl.arange(0, P)[:, None] == tl.arange(0, P)[None, :], alike_PP, 0.0))
+        else:
+            alike = tl.sum(g_PN.to(tl.float32) * h_PN.to(tl.float32))
         sums = ends + (b * chunks + c) * heads * SPLIT + v
         tl.store(sums, tl.load(sums) + keep * alike)
     B_QN = tl.load(B + b * B_b + start * B_l + group * B_g + (row * B_l + n[None, :]), mask=there_QN, other=0.0)
