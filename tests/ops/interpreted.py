@@ -1,4 +1,4 @@
-"""The Triton kernels of Mamba-1 layers run by Triton's interpreter on a CPU, against the float64 reference.
+"""The Triton kernels of Mamba-1 layers, of norms and of the loss run by Triton's interpreter on a CPU, against the float64 reference.
 
 The interpreter runs the kernels' own Python on numbers in memory: it shows that indices, masks and formulas are right,
 on a machine without a GPU (tests/ops_gpu shows the rest). `test_triton_interpreted.py` runs this file in a process of
@@ -20,6 +20,8 @@ from sidewinder.model import LanguageModel, init_weights
 from sidewinder.ops import mamba1, norms, norms_triton, selective_scan_launches, selective_scan_triton
 from sidewinder.ops.causal_conv1d import causal_conv1d_reference
 from sidewinder.ops.causal_conv1d_triton import causal_conv1d_triton
+from sidewinder.ops.cross_entropy import cross_entropy_reference
+from sidewinder.ops.cross_entropy_triton import cross_entropy_triton
 from sidewinder.ops.mamba1_triton import convolve_and_project_triton, scan_projected_triton
 from sidewinder.ops.norms import rms_norm_reference
 from sidewinder.ops.norms_triton import rms_norm_beside_triton
@@ -73,7 +75,7 @@ def worst(found: Callable[..., Any], expected: Callable[..., Any], inputs: dict[
 # Sequences, tokens, channels, states; whether there is an initial state, whether documents are packed.
 CASES = [
     (2, 19, 5, 16, True, True),
-    (1, 3, 2, 128, False, True),
+    (1, 3, 2, 40, False, True),
     (2, 8, 70, 3, True, False),
     (2, 1, 2, 4, False, False),
 ]
@@ -138,6 +140,21 @@ def test_convolution(draw: Draw, length: int, initial: bool, packed: bool) -> No
         return lambda **given: form(**given, resets_BL=resets_BL)
 
     assert worst(check(causal_conv1d_triton), check(causal_conv1d_reference), inputs, draw) < BOUND
+
+
+@pytest.mark.parametrize("vocabulary", [37, 5000])
+def test_cross_entropy(draw: Draw, vocabulary: int) -> None:
+    """A vocabulary that does not fill its block, one of two blocks, and targets that have no loss."""
+    inputs = {"hidden": draw(5, 6), "weight": draw(vocabulary, 6)}
+    targets_T = torch.tensor([0, vocabulary - 1, -100, vocabulary // 2, 36])
+
+    def ours(hidden: Tensor, weight: Tensor) -> tuple[Tensor]:
+        return (cross_entropy_triton(hidden, weight, targets_T)[None],)
+
+    def plain(hidden: Tensor, weight: Tensor) -> tuple[Tensor]:
+        return (cross_entropy_reference(hidden, weight, targets_T)[None],)
+
+    assert worst(ours, plain, inputs, draw) < BOUND
 
 
 @pytest.mark.parametrize("used", ["both", "norm alone"])

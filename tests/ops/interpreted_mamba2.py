@@ -94,9 +94,9 @@ def test_heads_together_or_apart(draw: Draw, monkeypatch: pytest.MonkeyPatch, wa
     """All heads of a group in one program, or one in each and the parts of dB and dC summed; chunks of two sizes."""
     monkeypatch.setattr(ssd_launches, "PROGRAMS_WANTED", wanted)
     monkeypatch.setattr(ssd_launches, "plan_for", lambda *_: Plan(32, 16, 16, 16, True, ONE, ONE, ONE, ONE))
-    inputs = ssd_inputs(draw, 1, 37, 4, 20, 2, 20) | {"initial_BHPN": draw(1, 4, 20, 20)}
-    resets_BL = torch.zeros(1, 37, dtype=torch.bool)
-    resets_BL[0, [5, 16, 31, 32]] = True
+    inputs = ssd_inputs(draw, 1, 53, 4, 20, 2, 20) | {"initial_BHPN": draw(1, 4, 20, 20)}
+    resets_BL = torch.zeros(1, 53, dtype=torch.bool)
+    resets_BL[0, [5, 16, 31, 50]] = True  # None in the third chunk, so that a state goes through it.
     check(draw, inputs, resets_BL)
 
 
@@ -124,6 +124,20 @@ def test_gradient_of_the_state_alone(draw: Draw) -> None:
         return ssd_reference(**given, **{key: part.double() for key, part in rest.items()})[1:]
 
     assert worst(found, expected, inputs, draw) < BOUND
+
+
+def test_half_precision(draw: Draw) -> None:
+    """Numbers that float16 holds, products of it, and sums in float32; parameters and the state are float32."""
+    inputs = ssd_inputs(draw, 1, 40, 2, 20, 1, 5) | {"initial_BHPN": draw(1, 2, 20, 5)}
+    halves = {key for key in inputs if key not in ("A_H", "D_H", "initial_BHPN")}
+    inputs = {key: part.half().float() if key in halves else part for key, part in inputs.items()}
+
+    def found(**given: Tensor) -> tuple[Tensor, Tensor]:
+        y, final = ssd_triton(**{key: part.half() if key in halves else part for key, part in given.items()}, chunk=128)
+        assert (y.dtype, final.dtype) == (torch.float16, torch.float32)
+        return y.float(), final
+
+    assert worst(found, ssd_reference, inputs, draw) < 2e-3
 
 
 def test_gated_norm(draw: Draw) -> None:
@@ -167,6 +181,29 @@ def test_inside_of_the_layer(draw: Draw, length: int, initial: bool, packed: boo
         return mamba2.mix(projected, inside, tail_BSC=tail, initial_BHPN=state, resets_BL=resets)
 
     assert worst(run(mix_triton), run(plain), inputs, draw) < BOUND
+
+
+def test_some_inputs_and_some_outputs(draw: Draw) -> None:
+    """Gradients of the two states alone, for frozen parameters and a first state that wants none."""
+    inputs = {"projected": draw(1, 18, 6 + 14 + 3), "weight": draw(14, 1, 4), "A": -torch.exp(draw(3))}
+    fixed = {"bias": draw(14), "dt_bias": draw(3), "D": draw(3), "norm": draw(6), "tail": draw(1, 3, 14)}
+
+    def run(form: Callable[..., Any], kind: torch.dtype) -> Callable[..., Any]:
+        rest = {key: part.to(kind) for key, part in fixed.items()}
+
+        def states(projected: Tensor, weight: Tensor, A: Tensor) -> tuple[Tensor, Tensor]:
+            inside = Inside(weight, rest["bias"], rest["dt_bias"], A, rest["D"], rest["norm"], 1, 16, 1e-5)
+            return form(projected, inside, rest["tail"])[1:]
+
+        return states
+
+    def ours(projected: Tensor, inside: Inside, tail: Tensor) -> tuple[Tensor, ...]:
+        return mix_triton(projected, inside, tail, None, None)
+
+    def plain(projected: Tensor, inside: Inside, tail: Tensor) -> tuple[Tensor, ...]:
+        return mamba2.mix(projected, inside, tail_BSC=tail)
+
+    assert worst(run(ours, torch.float32), run(plain, torch.float64), inputs, draw) < BOUND
 
 
 def mixer_of(draw: Draw) -> torch.nn.Module:

@@ -117,7 +117,7 @@ CASES = [
     (90, "Mm", torch.float32, 128),
     (90, "M", torch.bfloat16, 256),
     (80, "Mm", torch.bfloat16, 128),
-    (80, "Mm", torch.float32, 128),
+    (80, "M", torch.float32, 128),
     (89, "M", torch.bfloat16, 128),
 ]
 
