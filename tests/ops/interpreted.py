@@ -1,4 +1,4 @@
-"""The Triton kernels of Mamba-1 layers, norms and loss run by Triton's interpreter on a CPU, against float64 references.
+"""The Triton kernels of Mamba-1 layers, norms and loss run by Triton's interpreter on a CPU against float64 references.
 
 The interpreter runs the kernels' own Python on numbers in memory: it shows that indices, masks and formulas are right,
 on a machine without a GPU (tests/ops_gpu shows the rest). `test_triton_interpreted.py` runs this file in a process of

@@ -55,7 +55,7 @@ def needs_of(name: str, kernel: Any, folder: Path) -> Compiled:
     cubin.write_bytes(kernel.asm["cubin"])
     tool = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "cuobjdump"
     told = subprocess.run([tool, "-res-usage", cubin], capture_output=True, text=True, check=True).stdout
-    registers, stack_bytes = (int(re.search(rf"{what}:(\d+)", told)[1]) for what in ("REG", "STACK"))  # type: ignore[index]
+    registers, stack_bytes = (int(re.search(rf"{what}:(\d+)", told)[1]) for what in ("REG", "STACK"))
     return Compiled(name, registers, stack_bytes, kernel.metadata.shared)
 
 
