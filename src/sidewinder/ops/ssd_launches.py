@@ -74,8 +74,7 @@ def plan_for(x: Tensor, state_size: int) -> Plan:
     """The plan for the type of `x` and the device that it is on."""
     shared_bytes = HOPPER_SHARED_BYTES
     if x.is_cuda:
-        properties = torch.cuda.get_device_properties(x.device)
-        shared_bytes = getattr(properties, "shared_memory_per_block_optin", shared_bytes)  # Old versions do not tell.
+        shared_bytes = torch.cuda.get_device_properties(x.device).shared_memory_per_block_optin
     return plan_of(x.dtype, state_size, shared_bytes)
 
 
