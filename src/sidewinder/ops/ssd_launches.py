@@ -74,7 +74,8 @@ def plan_for(x: Tensor, state_size: int) -> Plan:
     """The plan for the type of `x` and the device that it is on."""
     shared_bytes = HOPPER_SHARED_BYTES
     if x.is_cuda:
-        shared_bytes = torch.cuda.get_device_properties(x.device).shared_memory_per_block_optin
+        properties: Any = torch.cuda.get_device_properties(x.device)  # Torch's types leave the next name out.
+        shared_bytes = properties.shared_memory_per_block_optin
     return plan_of(x.dtype, state_size, shared_bytes)
 
 
