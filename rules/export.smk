@@ -11,6 +11,8 @@ rule export:
         "<results>/logs/{run}-{stage}-export.log",
     conda:
         "../envs/cpu.yaml"
+    resources:
+        mem_mb=lambda wildcards: export_mem_mb(graph, wildcards.run, wildcards.stage),
     params:
         study=graph.resolved,
     shell:

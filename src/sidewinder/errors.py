@@ -11,6 +11,7 @@ class SidewinderError(Exception):
 
     def __init__(self, message: str, *, remedy: str = "") -> None:
         super().__init__(f"{message}\n  remedy: {remedy}" if remedy else message)
+        self.message = message
 
 
 class ConfigError(SidewinderError):

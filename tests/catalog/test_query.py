@@ -20,6 +20,7 @@ PARAMS: dict[str, dict[str, str]] = {
     "lineage": {"of": "mixed-s1/extend-128/phonebook"},
     "downstream": {"of": "tokenizer.model"},
     "diff": {"a": "mixed-s1", "b": "plain-s1"},
+    "parting": {"a": "mixed", "b": "plain"},
 }
 
 
@@ -158,6 +159,11 @@ def test_loss_can_be_thinned(built: Graph) -> None:
         (2, 256, 3.0),
         (4, 512, 2.25),
     ]
+
+
+def test_parting_is_told_step_by_step(built: Graph) -> None:
+    table = query(built.results, "parting", {"a": "plain", "b": "mixed"})
+    assert table.rows == [(1, "pretrain", 64, 4, 0.25, 2, 0.1875, 0.25, -0.25)]
 
 
 @pytest.mark.parametrize(

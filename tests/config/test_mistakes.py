@@ -35,6 +35,42 @@ MISTAKES = {
         changed("sources", "code", "reader", "package", to=["x"]),
         ["sources.code.reader.package", "'packages'"],
     ),
+    "unknown key of a task": (
+        changed("suites", "cloze", "tasks", to=[{"task": "piqa", "shot": [0]}]),
+        ["  suites.cloze.tasks.0.shot: unknown key", "rename it to 'shots'"],
+    ),
+    "task that is no task": (
+        changed("suites", "cloze", "tasks", to=[3]),
+        ["  suites.cloze.tasks.0: ", "1 mistake\n", "write a text"],
+    ),
+    "no kind": (
+        changed("suites", "cloze", to={"tasks": ["piqa"]}),
+        ["  suites.cloze: does not say its kind", "add `kind`, one of bits_per_byte, phonebook, needle, harness"],
+    ),
+    "word for a block": (
+        changed("models", "hybrid", "mlp", to="large"),
+        ["  models.hybrid.mlp: ", "write keys with values"],
+    ),
+    "same extension twice": (
+        lambda values: values["extensions"].append(values["extensions"][0]),
+        ["  extensions.3: is the same as an earlier one", "remedy: use each once"],
+    ),
+    "extension to less": (
+        changed("extensions", 0, "context_tokens", to=256),
+        ["  extensions.0.context_tokens: does not exceed the 256 tokens", "value: 256"],
+    ),
+    "batch of an extension on too many processes": (
+        changed("extensions", 2, "mesh", to={"data": 2}),
+        ["  extensions.2: models.", ": mesh.data (2) must divide batch_sequences (1)"],
+    ),
+    "more names than there are": (
+        changed("lookup", "entries", to=[2, 800_000]),
+        ["  lookup.entries: a book of 800,000", "remedy: use 500,000"],
+    ),
+    "absent tokenizer": (
+        changed("tokenizer", to="/no/such/tokenizr.model"),
+        ["  tokenizer: cannot read the tokenizer /no/such/tokenizr.model", "remedy: use the path of"],
+    ),
     "wrong type": (
         changed("training", "learning_rate", to="fast"),
         ["training.learning_rate", "'fast'", "write a number"],

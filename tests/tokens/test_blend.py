@@ -6,6 +6,7 @@ import pytest
 
 from sidewinder.config.load import parse_study
 from sidewinder.corpus.build import build_source
+from sidewinder.errors import DataError
 from sidewinder.graph import Graph
 from sidewinder.record import read_record
 from sidewinder.tokens.blend import write_blend
@@ -15,17 +16,19 @@ from sidewinder.tokens.loader import BlendLoader
 from sidewinder.tokens.manifest import read_blend
 
 
-def test_lengths_repeats_and_indexes(prepared: Graph, capsys: pytest.CaptureFixture) -> None:
+def test_lengths_repeats_and_indexes(prepared: Graph) -> None:
     values = prepared.study.model_dump()
     values["training"] |= {"packing": "documents", "reset_documents": True, "documents": {"minimum_tokens": 40}}
-    graph = Graph(parse_study(values | {"repeat_at_most": 0.001}))
+    graph = Graph(parse_study(values))
     for source in graph.source_configs:
         for shard in graph.shards(source):
             encode_shard(graph, source, shard)
+    little = Graph(parse_study(values | {"repeat_at_most": 0.001}))
+    with pytest.raises(DataError, match=r"pretrain-64: the text runs out .* english long .* repeat_at_most is 0.001"):
+        write_blend(little, little.blend)
+    assert not (little.blend / "record.json").exists()
     write_blend(graph, graph.blend)
-    told = capsys.readouterr().err
-    assert "blend: pretrain-64: training goes through english long " in told
-    assert "(repeat_at_most is 0.001)" in told
+    assert graph.blend == little.blend, "another limit is no other blend"
     facts = read_record(graph.blend / "record.json")["facts"]
     assert {name: sum(lengths.values()) for name, lengths in facts["lengths"].items()} == facts["tokens"]
     (stage,) = {name for name in facts["stages"] if "pretrain" in name}

@@ -224,8 +224,13 @@ def later(path: Path, than: Path) -> None:
 
 
 def test_a_source_without_tokens_is_named(make_blend: MakeBlend) -> None:
+    path = make_blend({"a": 0.5, "b": 0.5}, {"a": [[4]], "b": [[], []]})
+    blend = json.loads(path.read_text())
+    for shard in (shard for entry in blend["sources"].values() for shard in entry["shards"]):
+        shard["text_bytes"] = 3 * shard["tokens"]
+    path.write_text(json.dumps(blend))
     with pytest.raises(CorruptArtifact, match="source b has a share of the blend, but no tokens"):
-        loader_of(make_blend({"a": 0.5, "b": 0.5}, {"a": [[4]], "b": [[], []]}))
+        loader_of(path)
 
 
 def test_more_shards_than_stay_open(make_blend: MakeBlend, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,7 +13,7 @@ import torch
 from sidewinder.config.load import parse_study
 from sidewinder.config.packing import LongDocuments
 from sidewinder.config.training import Training
-from sidewinder.errors import ConfigError
+from sidewinder.errors import ConfigError, DataError
 from sidewinder.tokens.lengths import histogram, named
 from sidewinder.tokens.loader import BlendLoader
 from sidewinder.tokens.packing import Packer
@@ -180,14 +180,12 @@ def test_a_share_of_long_documents_in_every_source_that_has_them(make_blend: Mak
     assert [stream.name for stream in loader.streams] == ["a long", "a", "b long", "b", "c"]
     shares = np.array(list(loader.position(100_000).values())) / 100_000
     assert np.abs(shares - [0.54, 0.06, 0.27, 0.03, 0.1]).max() < 0.001
-    warnings = loader.warnings(repeat_at_most=1e9)
-    assert warnings == ["no documents of 40 tokens in c: read as usual"]
-    warnings = loader.warnings(repeat_at_most=loader.epochs["a"])
-    assert [warning.split(" times")[0].rsplit(" ", 1)[0] for warning in warnings[:-1]] == [
-        "training goes through a long",
-        "training goes through b long",
-        "training goes through c",
-    ]
+    assert loader.warnings() == ["no documents of 40 tokens in c: read as usual"]
+    loader.check_repeats(1e9, "a stage")
+    epochs = loader.epochs
+    often = ", ".join(f"{name} {epochs[name]:.1f} times" for name in ("a long", "b long", "c"))
+    with pytest.raises(DataError, match=rf"^a stage: the text runs out .* through {often}, but repeat_at_most is"):
+        loader.check_repeats(epochs["a"], "a stage")
 
 
 def test_histograms_of_lengths() -> None:

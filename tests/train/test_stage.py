@@ -11,10 +11,11 @@ import pytest
 import torch
 
 from sidewinder.config.load import parse_study
-from sidewinder.errors import CheckpointError, CorruptArtifact, TrainingDiverged
+from sidewinder.errors import CheckpointError, CorruptArtifact, DataError, TrainingDiverged
 from sidewinder.graph import Graph
 from sidewinder.model.checkpoint import load_model, save_model
 from sidewinder.record import Job, outputs_of, read_record
+from sidewinder.train.device import prepare_inference
 from sidewinder.train.extend import extend
 from sidewinder.train.job import data_seed
 from sidewinder.train.metrics import read_metrics
@@ -99,6 +100,33 @@ def test_two_studies_are_equal_and_seeds_differ(tmp_path: Path, make_graph: Make
     }
     assert len({seed for (_, study_seed, kind), seed in seeds.items() if (study_seed, kind) == (1, "pretrain")}) == 1
     assert len(set(seeds.values())) == 4  # two study seeds, two kinds of stage
+
+
+@pytest.mark.parametrize(
+    ("setting", "value"), [("micro_batch_sequences", 2), ("threads", 2), ("device", "cpu"), ("compile", True)]
+)
+def test_what_only_rounds_otherwise_is_the_same_run(make_graph: Make, setting: str, value: Any) -> None:
+    graph = make_graph()
+    values = graph.study.model_dump()
+    values["training"] |= {setting: value}
+    changed = Graph(parse_study(values))
+    assert [stage.folder for stage in changed.stages] == [stage.folder for stage in graph.stages]
+    values["training"] |= {"beta2": 0.9}
+    assert not {stage.folder for stage in Graph(parse_study(values)).stages} & {stage.folder for stage in graph.stages}
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU, which is then taken")
+def test_what_trained_on_a_gpu_can_be_evaluated_without_one(make_graph: Make) -> None:
+    training = make_graph().stages[0].training.model_copy(update={"device": "cuda", "compile": True})
+    assert prepare_inference(training) == torch.device("cpu")
+
+
+def test_too_little_text_is_refused_before_the_first_step(make_graph: Make, stage_of: Make) -> None:
+    values = make_graph().study.model_dump() | {"repeat_at_most": 0.1}
+    stage = stage_of(graph := Graph(parse_study(values)), "hybrid")
+    with pytest.raises(DataError, match=r"hybrid-s1 pretrain-32: the text runs out .* through text 0\.\d times"):
+        pretrain(graph, stage)
+    assert not (stage.folder / "metrics.jsonl").exists()
 
 
 def test_changed_data_never_resumes_old_state(

@@ -10,8 +10,8 @@ Share = Annotated[float, Field(ge=0.0, le=1.0)]
 Count = Annotated[int, Field(ge=1)]
 Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$", description="lower case letters, digits, _")]
 
-WORD = "word"
-"""Tag of the plain words in a union of words and blocks: errors then speak of the one that was meant."""
+WORD, BLOCK = "word", "block"
+"""Tags in a union of plain words and blocks: errors then speak of the one that was meant."""
 
 
 class Strict(BaseModel):

@@ -36,6 +36,10 @@ class Source(Strict):
     deduplicate: Deduplicate = "exact"
 
 
+MOST_ENTRIES = 500_000
+"""Names of people that a book can draw from: Faker has some 690,000 pairs of first and last name."""
+
+
 class Lookup(Strict):
     """Synthetic look-up documents in the training blend: small phone books whose entries are asked for again.
 
@@ -65,6 +69,10 @@ class Lookup(Strict):
     def _range_is_ordered(self) -> Self:
         if self.entries[0] > self.entries[1]:
             raise ValueError(f"entries must be [fewest, most], got {list(self.entries)}")
+        if self.entries[1] > MOST_ENTRIES:
+            raise ValueError(
+                f"entries: a book of {self.entries[1]:,} needs more names than there are; use {MOST_ENTRIES:,}"
+            )
         if self.shards > self.documents:
             raise ValueError(f"shards ({self.shards}) exceeds documents ({self.documents})")
         return self

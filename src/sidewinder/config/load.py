@@ -11,7 +11,7 @@ from typing import Any
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
-from sidewinder.config.base import WORD
+from sidewinder.config.base import BLOCK, WORD
 from sidewinder.config.study import Study
 from sidewinder.errors import ConfigError
 from sidewinder.record import write_atomically
@@ -84,10 +84,14 @@ def _explain(detail: ErrorDetails) -> str:
         if detail["type"] == "missing":
             return f"  {key}: missing\n    remedy: add it; known keys here: {', '.join(allowed)}"
         near = get_close_matches(path[-1], allowed, n=1, cutoff=0.0)
+        rename = f"rename it to {near[0]!r} (nearest) or remove it" if near else "remove it"
         return (
             f"  {key}: unknown key\n    value: {_short(detail['input'])}\n"
-            f"    remedy: rename it to {near[0]!r} (nearest) or remove it; known keys here: {', '.join(allowed)}"
+            f"    remedy: {rename}; known keys here: {', '.join(allowed)}"
         )
+    if detail["type"] == "union_tag_not_found":
+        told = f"  {key}: does not say its kind\n    value: {_short(detail['input'])}"
+        return f"{told}\n    remedy: add `kind`, one of {', '.join(_kinds_at(path))}"
     message, value = detail["msg"].removeprefix("Value error, "), detail["input"]
     if found := _CROSS_KEY.match(message):  # A check across keys names the one it blames.
         key, message = ".".join(filter(None, [key, found[1]])), found[2]
@@ -111,6 +115,7 @@ def _value_at(value: Any, key: str) -> Any:
 
 
 _TYPES = {"int": "a whole number", "float": "a number", "string": "a text", "bool": "true or false", "list": "a list"}
+_TYPES |= dict.fromkeys(("dict", "model", "model_attributes"), "keys with values, as {key: value}")
 
 
 def _remedy(detail: ErrorDetails) -> str:
@@ -136,6 +141,14 @@ def _keys_at(path: list[str]) -> list[str]:
     return list(dict.fromkeys(name for option in options for name in option.get("properties", {})))
 
 
+def _kinds_at(path: list[str]) -> list[str]:
+    """The kinds of blocks that there can be at a location."""
+    schema = Study.model_json_schema()
+    node = _walk(path, schema)[1]
+    options = [_resolve(option, schema) for option in node.get("oneOf", node.get("anyOf", []))]
+    return [option["properties"]["kind"]["const"] for option in options]
+
+
 def _without_tags(path: list[str]) -> list[str]:
     """Drops the union tags that pydantic puts into a location (`reader.jsonl.path` → `reader.path`)."""
     return _walk(path, Study.model_json_schema())[0]
@@ -153,6 +166,8 @@ def _walk(path: list[str], schema: dict[str, Any]) -> tuple[list[str], dict[str,
             node = tagged[0]
         elif options and part == WORD:
             node = {}
+        elif options and part == BLOCK:
+            node = next(option for option in options if "properties" in option)
         else:
             kept.append(part)
             node = _child(node, part, schema)

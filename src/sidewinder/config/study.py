@@ -46,8 +46,8 @@ class Study(Strict):
     blend: Annotated[dict[Name, Share], Field(min_length=1)]
     """Share of each source in the training text; they sum to 1."""
     repeat_at_most: Annotated[float, Field(gt=0)] = 4.0
-    """Epochs of a source beyond which a stage is warned of: from about four on, repeated text is worth less than new
-    text (arXiv 2305.16264)."""
+    """Most epochs of a source in a stage; one that would read a source more often is refused. From about four on,
+    repeated text is worth less than new text (arXiv 2305.16264)."""
     heldout_share: Annotated[float, Field(gt=0, lt=0.5)] = 0.01
     """Share of documents, chosen by hash of their text, that never reach training."""
     decontaminate: Decontaminate | None = None
@@ -76,6 +76,8 @@ class Study(Strict):
             known(name, self.suites, "evaluate", "suite")
         own: dict[str, Lookup | None] = {}
         for place, extension in enumerate(self.extensions):
+            if extension in self.extensions[:place]:
+                raise ValueError(f"extensions.{place}: is the same as an earlier one; use each once")
             for name in extension.models:
                 known(name, self.models, f"extensions.{place}.models", "model")
             if extension.lookup != own.setdefault(lookup_name(extension), extension.lookup):
@@ -95,6 +97,12 @@ class Study(Strict):
         contexts = [("training", self.training.context_tokens, set(self.models))]
         for place, extension in enumerate(self.extensions):
             contexts.append((f"extensions.{place}", extension.context_tokens, set(extension.models)))
+        for place, extension in enumerate(self.extensions):
+            if extension.context_tokens <= self.training.context_tokens:
+                raise ValueError(
+                    f"extensions.{place}.context_tokens: does not exceed the {self.training.context_tokens} tokens of "
+                    "`training`; use more"
+                )
         for key, tokens, names in contexts:
             for name in sorted(names):
                 model = self.models[name]
@@ -111,7 +119,7 @@ class Study(Strict):
             stages = {f"models.{name}": self.training_of(name)}
             for place, extension in enumerate(self.extensions):
                 if name in extension.models:
-                    stages[f"extensions.{place} of models.{name}"] = self.extension_of(name, extension)
+                    stages[f"extensions.{place}: models.{name}"] = self.extension_of(name, extension)
             for key, training in stages.items():
                 for size in training.batches.sizes:  # More than one where the batch ramps up.
                     found = misfits(

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Discriminator, Field, Tag, model_validator
 
-from sidewinder.config.base import Count, Strict
+from sidewinder.config.base import BLOCK, WORD, Count, Strict
 
 Lengths = Annotated[list[Count], Field(min_length=1)]
 
@@ -67,13 +67,21 @@ class Task(Strict):
     shots: Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)] = Field([0])
 
 
+def _word_or_block(value: Any) -> str:
+    return BLOCK if isinstance(value, dict | Task) else WORD
+
+
+NamedTask = Annotated[Annotated[str, Tag(WORD)] | Annotated[Task, Tag(BLOCK)], Discriminator(_word_or_block)]
+"""A task by its name alone, or as a block."""
+
+
 class Harness(Shared):
     """Tasks run by lm-eval's own evaluator: those that are named, those of a preset, or both."""
 
     kind: Literal["harness"]
     preset: Literal["standard", "mmlu-formats", "long"] | None = None
     """The paper's 12 tasks; MMLU in three formats; 9 natural long-context tasks, RULER's 13 and Phonebook."""
-    tasks: list[str | Task] = Field([])
+    tasks: list[NamedTask] = Field([])
     """`sidewinder_cloze` (made from held-out text), `sidewinder_phonebook`, or any task name of lm-eval."""
     samples: Count | None = None
     """Samples a task (of each subject, where a task has subjects); null for all."""

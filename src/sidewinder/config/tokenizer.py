@@ -78,7 +78,7 @@ def _described(values: dict[str, Any]) -> dict[str, Any]:
     try:
         sha256, vocab_size = describe(Path(values["path"]))
     except SidewinderError as error:
-        raise ValueError(str(error)) from None
+        raise ValueError(f"{error.message}; use the path of a tokenizer.model or a tokenizer.json") from None
     if values.get("vocab_size", vocab_size) != vocab_size:
         raise ValueError(f"{values['path']} has {vocab_size:,} pieces, not {values['vocab_size']:,}")
     return {"sha256": sha256, "vocab_size": vocab_size}

@@ -156,10 +156,11 @@ class Training(Strict):
         return self.sequences * self.context_tokens
 
 
-# Settings that change neither the result nor its meaning: not part of a run's identity.
-# What is done about non-finite numbers is told in the metrics; a larger budget must be able to go on with the run.
+# Settings that change nothing but rounding, or nothing at all: not part of a run's identity, which goes on when they
+# change, say after it ran out of memory. What is done about non-finite numbers is told in the metrics.
 WITHOUT_EFFECT = {
     *("save_every_tokens", "keep_saves", "keep_every_tokens", "mesh", "recompute", "compile"),
+    *("micro_batch_sequences", "threads", "device", "deterministic"),
     *("non_finite", "hang_timeout_s", "writers"),
 }
 
@@ -184,6 +185,8 @@ class TrainingOverride(Strict):
     threads: Count | None = None
     precision: Literal["float32", "bfloat16"] | None = None
     float8: Float8 | None = None
+    device: Literal["auto", "cpu", "cuda"] | None = None
+    compile: bool | None = None
     mesh: Mesh | None = None
     recompute: Annotated[str, Field(pattern=r"^[Mm*-]*$")] | None = None
 
@@ -201,6 +204,8 @@ class Extension(Strict):
     warmup_sequences: Annotated[int, Field(ge=0)] = 0
     decay: Decay = Decay()
     micro_batch_sequences: Count | None = None
+    save_every_tokens: Count | None = None
+    """Null keeps the pretraining's."""
     mesh: Mesh | None = None
     """Null keeps the pretraining's."""
     float8: Float8 | None = None

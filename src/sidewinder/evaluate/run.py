@@ -19,7 +19,7 @@ from sidewinder.graph import Graph, Stage
 from sidewinder.model.checkpoint import load_model
 from sidewinder.record import RECORD, Artifact, Job, artifact, check, outputs_of, write_atomically
 from sidewinder.tokenizer import load
-from sidewinder.train.device import prepare_torch
+from sidewinder.train.device import prepare_inference
 
 PARTS = ".parts"
 """Folder of what a killed suite goes on from, until it is finished."""
@@ -73,7 +73,7 @@ def _assist(graph: Graph, stage: Stage, suite: str, ranks: Ranks) -> None:
 
 def subject_of(graph: Graph, stage: Stage, settings: Suite, ranks: Ranks) -> Subject:
     """The checkpoint of a stage, loaded where the stage was trained, in the precision it was trained in."""
-    device = prepare_torch(stage.training)
+    device = prepare_inference(stage.training)
     dtype = torch.bfloat16 if device.type == "cuda" and stage.training.precision == "bfloat16" else torch.float32
     model, info = load_model(stage.folder / "checkpoint", device, dtype)
     used = next(entry for entry in outputs_of(graph.tokenizer / RECORD) if entry.role == "tokenizer")

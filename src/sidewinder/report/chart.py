@@ -24,7 +24,7 @@ class Series:
     attributes: dict[str, str] = field(default_factory=dict)
     raw: list[Point] = field(default_factory=list)
     band: list[tuple[float, float, float]] = field(default_factory=list)  # x, lower, upper
-    errors: list[float | None] = field(default_factory=list)
+    intervals: list[tuple[float, float] | None] = field(default_factory=list)
     tips: dict[int, str] = field(default_factory=dict)  # Text shown over a point, by its place.
     marked: bool = False
     ring: float | None = None  # x whose point is ringed
@@ -94,9 +94,9 @@ def _draw(panel: Panel, line: Series, clip: str) -> None:
     for at, (x, y) in enumerate(place(line.points)):
         if not panel.top - 5 <= y <= panel.bottom + 1:
             continue
-        error = line.errors[at] if at < len(line.errors) else None
-        if error:
-            shown.append(_whisker(panel, x, line.points[at][1], error))
+        interval = line.intervals[at] if at < len(line.intervals) else None
+        if interval:
+            shown.append(_whisker(panel, x, *interval))
         if line.ring is not None and line.points[at][0] == line.ring:
             shown.append(tag("circle", cx=x, cy=y, r=7.0, class_="ring"))
         if line.marked:
@@ -106,9 +106,8 @@ def _draw(panel: Panel, line: Series, clip: str) -> None:
     panel.add(tag("g", *shown, class_=line.class_, **line.attributes))
 
 
-def _whisker(panel: Panel, x: float, value: float, error: float) -> Markup:
-    top = max(panel.y(value + error), panel.top)
-    bottom = min(panel.y(value - error), panel.bottom)
+def _whisker(panel: Panel, x: float, low: float, high: float) -> Markup:
+    top, bottom = max(panel.y(high), panel.top), min(panel.y(low), panel.bottom)
     return tag("line", x1=x, x2=x, y1=top, y2=bottom, class_="whisker")
 
 

@@ -61,7 +61,7 @@ def load(path: Path) -> Any:
     except (OSError, ValueError, RuntimeError) as error:
         raise CorruptArtifact(
             f"cannot read the tokenizer {path}: {error}",
-            remedy=f"delete {path.parent} and run the study again",
+            remedy=f"if the study made it, delete {path.parent} and run the study again; else name another file",
         ) from error
 
 

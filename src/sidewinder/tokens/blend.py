@@ -95,7 +95,10 @@ def _lengths(folder: Path, shards: list[dict[str, Any]]) -> np.ndarray:
 
 
 def _facts(graph: Graph, folder: Path, blend: dict[str, Any]) -> dict[str, Any]:
-    """Tokens and lengths of every source, and what each stage will read; warns of what a user should know."""
+    """Tokens and lengths of every source, and what each stage will read; warns of what a user should know.
+
+    Raises DataError where a stage's text runs out.
+    """
     stages: dict[str, dict[str, Any]] = {}
     loaders: dict[str, BlendLoader] = {}
     for stage in graph.stages:
@@ -112,7 +115,8 @@ def _facts(graph: Graph, folder: Path, blend: dict[str, Any]) -> dict[str, Any]:
                 training.packing,
                 training.documents,
             )
-            for warning in loaders[plan].warnings(graph.study.repeat_at_most):
+            loaders[plan].check_repeats(graph.study.repeat_at_most, stage.title)
+            for warning in loaders[plan].warnings():
                 print(f"blend: {stage.kind}-{training.context_tokens}: {warning}", file=sys.stderr)
         stages[f"{stage.model_name} {stage.kind}-{training.context_tokens}"] = loaders[plan].facts()
     return {

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from sidewinder.config.packing import LongDocuments, Packing
-from sidewinder.errors import CorruptArtifact
+from sidewinder.errors import CorruptArtifact, DataError
 from sidewinder.tokens.index import Index, index_of
 from sidewinder.tokens.lengths import BINS, named
 from sidewinder.tokens.manifest import bytes_per_token, read_blend
@@ -52,11 +52,12 @@ class BlendLoader:
         self.packing, self.documents = packing, documents
         blend_json, self._seed = Path(blend_json), seed
         blend = read_blend(blend_json)
-        self.eos, self.bytes_per_token = int(blend["eos"]), bytes_per_token(blend)
+        self.eos = int(blend["eos"])
         self._dtype, self._folder = np.dtype(blend["dtype"]), index_folder(blend_json)
         sources = {name: entry for name, entry in blend["sources"].items() if entry["weight"]}
         shards = {name: _shards(blend_json, name, entry) for name, entry in sources.items()}
         check_shards(blend_json, [shard for listed in shards.values() for shard in listed], self._dtype.itemsize)
+        self.bytes_per_token = bytes_per_token(blend)
         self.without_long: list[str] = []
         self.streams: list[Stream] = []
         self._shares: list[float] = []
@@ -140,18 +141,22 @@ class BlendLoader:
         shares = [stream.predicted_tokens / (stream.sequences * self.context_tokens) for stream in self.streams]
         return float(np.average(shares, weights=self._shares))
 
-    def warnings(self, repeat_at_most: float) -> list[str]:
-        """What a user should know of: sources that repeat more often, sources without long documents."""
-        found = [
-            f"training goes through {name} {epochs:.1f} times (repeat_at_most is {repeat_at_most:g}); "
-            "give it more text, a smaller share or a smaller budget"
-            for name, epochs in self.epochs.items()
-            if epochs > repeat_at_most
-        ]
-        if self.documents and self.without_long:
-            names, tokens = ", ".join(self.without_long), self.documents.minimum_tokens
-            found.append(f"no documents of {tokens:,} tokens in {names}: read as usual")
-        return found
+    def check_repeats(self, repeat_at_most: float, stage: str) -> None:
+        """Raises DataError where the text runs out: where a stage would go through a source more often than that."""
+        often = [f"{name} {epochs:.1f} times" for name, epochs in self.epochs.items() if epochs > repeat_at_most]
+        if often:
+            raise DataError(
+                f"{stage}: the text runs out before the budget: training would go through {', '.join(often)}, but "
+                f"repeat_at_most is {repeat_at_most:g}",
+                remedy="give the source more text, a smaller share or a smaller budget_tokens, or raise repeat_at_most",
+            )
+
+    def warnings(self) -> list[str]:
+        """What a user should know of: sources without long documents."""
+        if not (self.documents and self.without_long):
+            return []
+        names, tokens = ", ".join(self.without_long), self.documents.minimum_tokens
+        return [f"no documents of {tokens:,} tokens in {names}: read as usual"]
 
     def facts(self) -> dict[str, Any]:
         """What a record should tell: epochs, padding, and the share of tokens from documents of each length."""

@@ -11,6 +11,7 @@ import torch
 from sidewinder.config.training import Training
 from sidewinder.errors import ConfigError
 from sidewinder.ops.memory import keep_freed_memory
+from sidewinder.train.gpu import own_gpu
 
 PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 
@@ -34,9 +35,18 @@ def prepare_torch(training: Training) -> torch.device:
         _be_deterministic()
     if on_cpu:
         return torch.device("cpu")
-    device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")) % torch.cuda.device_count())
+    device = torch.device("cuda", own_gpu(torch.cuda.device_count()))
     torch.cuda.set_device(device)
     return device
+
+
+def prepare_inference(training: Training) -> torch.device:
+    """As `prepare_torch`, to evaluate what the stage trained: on a GPU if there is one, and without compiling.
+
+    A stage that was told to train on a CPU is evaluated on one.
+    """
+    device = "cpu" if training.device == "cpu" else "auto"
+    return prepare_torch(training.model_copy(update={"compile": False, "device": device}))
 
 
 def _be_deterministic() -> None:

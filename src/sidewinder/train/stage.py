@@ -70,8 +70,9 @@ def _train(graph: Graph, stage: Stage, job: Job, fill: Fill, world: World) -> No
         packing=training.packing,
         documents=training.documents,
     )
+    world.alone_first(lambda: loader.check_repeats(graph.study.repeat_at_most, stage.title))
     if world.first:
-        for warning in loader.warnings(graph.study.repeat_at_most):
+        for warning in loader.warnings():
             print(f"warning: {stage.title}: {warning}", file=sys.stderr)
     trainer = Trainer(stage.title, stage.folder, job.identity, model, loader, training, world, graph.study.study)
     trainer.run()

@@ -7,6 +7,7 @@ from itertools import groupby
 from sidewinder.report.chart import Axes, Series, line_chart
 from sidewinder.report.data import Checkpoint, Score, StudyData
 from sidewinder.report.figures.common import Figure, FigureTable, dash, switches
+from sidewinder.report.interval import interval
 from sidewinder.report.svg import round_ticks
 from sidewinder.report.text import decimal, percent
 
@@ -34,7 +35,7 @@ def series_title(score: Score) -> str:
 def length_figures(data: StudyData) -> tuple[list[Figure], FigureTable]:
     """Panels in the order of the suites, and the table behind them."""
     figures = []
-    table = FigureTable(["task", "variant", "metric", "checkpoint", "length", "score", "±", "n", "seeds"])
+    table = FigureTable(["task", "variant", "metric", "checkpoint", "length", "score", "±", "95 %", "n", "seeds"])
     table.words = frozenset({"task", "variant", "metric", "checkpoint"})
     scores = [score for score in data.scores if score.context_tokens is not None]
     shares = [score.value for score in scores if score.metric in SHARES]
@@ -66,8 +67,8 @@ def _panel(data: StudyData, name: str, scores: list[Score], top: float) -> Figur
 def _series(data: StudyData, checkpoint: Checkpoint, scores: list[Score], is_share: bool) -> Series:
     def tip(score: Score) -> str:
         value = percent(score.value, 1) if is_share else decimal(score.value)
-        error = "" if score.error is None else f" ± {percent(score.error, 1) if is_share else decimal(score.error)}"
-        return f"{checkpoint.label}: {value}{error} at {score.context_tokens:,} tokens"
+        span = _span(score)
+        return f"{checkpoint.label}: {value}{f' ({span})' if span else ''} at {score.context_tokens:,} tokens"
 
     return Series(
         label=checkpoint.label,
@@ -75,11 +76,24 @@ def _series(data: StudyData, checkpoint: Checkpoint, scores: list[Score], is_sha
         dash=dash(data, checkpoint),
         points=[(score.context_tokens or 0, score.value) for score in scores],
         attributes=switches(checkpoint),
-        errors=[score.error for score in scores] if not checkpoint.extended else [],
+        intervals=[_interval(score) for score in scores] if not checkpoint.extended else [],
         tips={place: tip(score) for place, score in enumerate(scores)},
         marked=True,
         ring=checkpoint.context_tokens,
     )
+
+
+def _interval(score: Score) -> tuple[float, float] | None:
+    return interval(score.values, score.stderr, score.n, score.metric in SHARES)
+
+
+def _span(score: Score) -> str:
+    """`41.2 to 53.8 %`, empty where it is not known."""
+    found = _interval(score)
+    if found is None:
+        return ""
+    low, high = found
+    return f"{100 * low:.1f} to {percent(high, 1)}" if score.metric in SHARES else f"{decimal(low)} to {decimal(high)}"
 
 
 def _range(values: list[float]) -> tuple[float, float]:
@@ -102,6 +116,7 @@ def _row(score: Score) -> list[str]:
         f"{score.context_tokens:,}",
         decimal(score.value, 4),
         decimal(score.error, 4),
+        _span(score),
         "" if score.n is None else f"{score.n:,}",
         str(len(score.values)),
     ]
