@@ -58,6 +58,7 @@ class Stage:
 
     @property
     def record(self) -> Path:
+        """Written last: the stage is done once it is there."""
         return self.folder / RECORD
 
     @property
@@ -105,6 +106,7 @@ class Graph:
         return configs
 
     def corpus(self, source: str) -> Path:
+        """Folder of a source: its shards below it, and what was found among all of them."""
         return self._corpora[source]
 
     @cached_property
@@ -125,6 +127,7 @@ class Graph:
 
     @cached_property
     def tokenizer_config(self) -> dict[str, Any]:
+        """What a tokenizer is made from: its settings, and the text it is trained on."""
         return {
             "tokenizer": self.study.tokenizer.identity,
             "weights": self.study.weights,
@@ -133,10 +136,12 @@ class Graph:
 
     @cached_property
     def tokenizer(self) -> Path:
+        """Folder of the study's tokenizer."""
         name = f"bpe-{self.study.tokenizer.vocab_size}-{fingerprint(self.tokenizer_config)}"
         return self.results / "tokenizer" / name
 
     def tokens(self, source: str, shard: str) -> Path:
+        """Folder of a tokenized shard."""
         return self._tokenized[source] / shard
 
     @cached_property
@@ -243,6 +248,7 @@ class Graph:
         return self.stage_at(folder).blend / RECORD
 
     def parent_of(self, folder: Path) -> Path:
+        """Record of the pretraining that the extension at a folder starts from."""
         parent = self.stage_at(folder).parent
         assert parent
         return parent.record
@@ -250,6 +256,7 @@ class Graph:
     # From a folder back to what it is for
 
     def source_at(self, folder: Path) -> str:
+        """Source of a corpus folder."""
         return _find(folder, self._sources)
 
     def corpus_at(self, folder: Path) -> tuple[str, str]:
@@ -265,6 +272,7 @@ class Graph:
         return _find(folder, self.blends)
 
     def stage_at(self, folder: Path) -> Stage:
+        """Stage of a run's folder."""
         return _find(folder, self._stages)
 
     def evaluation_at(self, folder: Path) -> tuple[Stage, str]:
@@ -272,6 +280,7 @@ class Graph:
         return _find(folder, self._evaluations)
 
     def export_at(self, folder: Path) -> Stage:
+        """Stage of an export folder."""
         return _find(folder, {self.export(stage): stage for stage in self.stages})
 
     @cached_property
@@ -305,6 +314,7 @@ class Graph:
     # What is made of a checkpoint
 
     def evaluation(self, stage: Stage, suite: str) -> Path:
+        """Folder of a suite on the checkpoint of a stage."""
         mark = fingerprint(self.study.suites[suite].identity)
         return stage.folder / "eval" / f"{suite}-{mark}"
 
@@ -315,6 +325,7 @@ class Graph:
         return [path] if self.study.data and path.is_file() else []
 
     def export(self, stage: Stage) -> Path:
+        """Folder of the exported checkpoint of a stage."""
         return stage.folder / "export"
 
     def card(self, stage: Stage) -> Path:
@@ -323,6 +334,7 @@ class Graph:
 
     @property
     def cards(self) -> list[Path]:
+        """Model cards of all exports."""
         return [self.card(stage) for stage in self.stages] if self.study.export else []
 
     @property

@@ -53,6 +53,7 @@ def digest(value: Any) -> str:
 
 
 def file_digest(path: Path) -> str:
+    """SHA-256 of a file's bytes."""
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 

@@ -114,6 +114,9 @@ def test_waiting_is_told_once() -> None:
     assert first["data_wait_s"] >= 0.04
     assert first["checkpoint_stall_s"] >= 0.02
     assert (second["data_wait_s"], second["checkpoint_stall_s"]) == (0.0, 0.0)
+    elapsed_s, waited_s = meter.data_stretch()
+    assert 0.04 <= waited_s <= elapsed_s - 0.02, "the rows that were told take nothing from it, nor do saves"
+    assert meter.data_stretch()[1] == 0.0
 
 
 def test_bytes_of_a_token_are_weighted_by_source() -> None:

@@ -95,6 +95,7 @@ class Ledger:
         return sorted(found, key=lambda row: row["time"])
 
     def submissions(self) -> list[Submission]:
+        """All submissions of the stage, oldest first."""
         found: dict[int, dict[str, Any]] = {}
         for row in _rows(self.folder / "controller.jsonl"):
             if row["event"] == "submitting":

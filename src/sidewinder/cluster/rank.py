@@ -169,10 +169,12 @@ class JobLog:
         return sum((row["submission"], row["job"]) == (self.submission, self.job) for row in rows)
 
     def write(self, event: str, **fields: Any) -> None:
+        """Adds a row to the ledger."""
         about = {"submission": self.submission, "restart": self.restart, "job": self.job}
         self.ledger.write_from_job(self.task, event, **about, **fields)
 
     def started(self) -> None:
+        """Tells that the task begins."""
         if not self.first:
             return
         if self.restart and self.on_slurm:
@@ -193,6 +195,7 @@ class JobLog:
         )
 
     def stopped(self, name: str) -> None:
+        """Tells why the task stops before its end."""
         if self.first:
             self.write("stopped", signal=name, reason=self._why(name))
 
@@ -210,6 +213,7 @@ class JobLog:
         return "timeout" if state.ends_at and state.ends_at - time.time() < notice + 120 else "warned"
 
     def failed(self, error: Exception, *, permanent: bool) -> None:
+        """Tells what went wrong."""
         self.write("failed", error=str(error), kind=type(error).__name__, permanent=permanent)
 
 

@@ -22,6 +22,8 @@ QUERY_BLOCK = 1024
 
 
 class Attention(Mixer):
+    """Causal softmax attention with grouped keys and values (paper, section 2; GQA, arXiv 2305.13245), no biases."""
+
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         sizes = config.attention
@@ -55,6 +57,7 @@ class Attention(Mixer):
         return self.o_proj(attend(q_BHLE, k_BKTE, v_BKTE, age_BL).transpose(1, 2).flatten(2))
 
     def new_cache(self, batch: int, like: Tensor, max_tokens: int | None) -> AttentionCache:
+        """Room for keys and values of `batch` sequences; `max_tokens` bounds it."""
         return AttentionCache(batch, self.kv_heads, self.head_size, like, max_tokens)
 
 

@@ -13,6 +13,8 @@ from sidewinder.ops.squared_relu import squared_relu
 
 
 class Mlp(Mixer):
+    """Two matrix products with GELU or squared ReLU between, or three with a SiLU gate (SwiGLU); no biases."""
+
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.activation = config.mlp.activation
@@ -30,4 +32,4 @@ class Mlp(Mixer):
         return self.down_proj(F.gelu(up_BLF) if self.activation == "gelu" else squared_relu(up_BLF))
 
     def new_cache(self, batch: int, like: Tensor, max_tokens: int | None) -> None:
-        return None
+        """An MLP has nothing to remember."""

@@ -47,6 +47,7 @@ class Embedding(nn.Module):
         self.weight = nn.Parameter(torch.zeros(vocab_size, size))
 
     def forward(self, tokens_BL: Tensor) -> Tensor:
+        """Rows (B, L, D) of tokens (B, L)."""
         return F.embedding(tokens_BL, self.weight)
 
 
@@ -68,6 +69,8 @@ class ShortConv(nn.Module):
 
 
 class RMSNorm(nn.Module):
+    """x / sqrt(mean(x²) + eps) · weight, over the last dimension (arXiv 1910.07467)."""
+
     def __init__(self, size: int, eps: float) -> None:
         super().__init__()
         self.eps = eps

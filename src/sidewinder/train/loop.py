@@ -35,7 +35,7 @@ from sidewinder.train.schedule import batch_sequences, learning_rate, sequences_
 from sidewinder.train.signals import StopSignals, TrainingStopped, agreed
 from sidewinder.train.watch import Action, Decision, NonFinitePolicy, SpikeDetector, StragglerWatch, Watchdog
 from sidewinder.train.watch.nonfinite import ROLLBACK, SKIP, event_fields
-from sidewinder.train.watch.stragglers import probe_s
+from sidewinder.train.watch.stragglers import late_for_data, probe_s
 
 PROBE_EVERY_STEPS = 500
 """How often the processes compare their speed."""
@@ -212,9 +212,17 @@ class Trainer:
             message = f"the loss of step {step:,}, {sums.loss:.3f}, is {deviations:.1f} deviations above the last ones"
             self.journal.warn(f"{self.title}: {message}; data position {self._position(step)}")
         if self.world.size > 1 and step % PROBE_EVERY_STEPS == 0:
-            slow = self.stragglers.check(step, self.world.gathered(probe_s(self.engine.device)))
-            if slow:
-                self.journal.warn(f"{self.title}: slower than the others: rank {', '.join(map(str, slow))}")
+            self._compare(step)
+
+    def _compare(self, step: int) -> None:
+        """Warns of processes whose GPU, or whose disk, is slower than the others'."""
+        elapsed_s, waited_s = self.engine.meter.data_stretch()
+        told = self.world.gathered((probe_s(self.engine.device), waited_s))
+        slow = self.stragglers.check(step, [probe for probe, _ in told])
+        late = late_for_data([waited for _, waited in told], elapsed_s)
+        for ranks, what in ((slow, "slower than the others"), (late, "waiting longer for data than the others")):
+            if ranks:
+                self.journal.warn(f"{self.title}: {what}: rank {', '.join(map(str, ranks))}")
 
     def _time_to_save(self, step: int) -> bool:
         every = self.training.save_every_tokens

@@ -24,6 +24,8 @@ class Meter:
     bytes_per_token: float | None = None
     """Bytes of text that a token of the training data stands for; None where it is not known."""
     _waited_s: dict[str, float] = field(default_factory=lambda: {DATA_WAIT: 0.0, CHECKPOINT_STALL: 0.0})
+    _stretch: tuple[float, float] = field(default_factory=lambda: (time.perf_counter(), 0.0))
+    """When the present stretch of `data_stretch` began, and the waiting for data in it."""
 
     @contextmanager
     def waiting(self, what: str) -> Iterator[None]:
@@ -32,7 +34,16 @@ class Meter:
         try:
             yield
         finally:
-            self._waited_s[what] += time.perf_counter() - started
+            waited_s = time.perf_counter() - started
+            self._waited_s[what] += waited_s
+            if what == DATA_WAIT:
+                self._stretch = (self._stretch[0], self._stretch[1] + waited_s)
+
+    def data_stretch(self) -> tuple[float, float]:
+        """(seconds since this was last asked, those of them spent waiting for data)."""
+        (began, waited_s), now = self._stretch, time.perf_counter()
+        self._stretch = (now, 0.0)
+        return now - began, waited_s
 
     def fields(self, *, tokens: int, step_s: float, loss: float) -> dict[str, float]:
         """Fields of the row of a step of so many tokens; the waiting counted so far is told and forgotten.

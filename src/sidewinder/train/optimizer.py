@@ -52,6 +52,7 @@ def make_optimizer(model: nn.Module, training: Training) -> torch.optim.AdamW:
 
 
 def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
+    """Sets the learning rate of the next step."""
     for group in optimizer.param_groups:
         group["lr"] = rate
 

@@ -12,11 +12,6 @@ import math
 from sidewinder.config.training import Training
 
 
-def total_steps(training: Training) -> int:
-    """Whole steps that the budget pays."""
-    return training.steps
-
-
 def batch_sequences(training: Training, step: int) -> int:
     """Sequences of a step."""
     return training.batches.size(step)

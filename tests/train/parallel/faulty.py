@@ -1,4 +1,5 @@
-"""One rank of two runs: one undisturbed, one in which the last rank's weights are spoilt once, before step 4.
+"""One rank of two runs: one undisturbed, one in which the last rank is late for data, and its weights are spoilt once,
+before step 4.
 
 python -m torch.distributed.run --nproc-per-node 2 faulty.py case.json folder
 """
@@ -8,6 +9,7 @@ from __future__ import annotations
 import json
 import math
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,7 @@ from cases import VOCABULARY, Made, model_config, training_of
 
 from sidewinder.config.mesh import Mesh
 from sidewinder.model import init_weights
+from sidewinder.train import loop
 from sidewinder.train.loop import Trainer
 from sidewinder.train.parallel.parallelize import parallelize
 from sidewinder.train.parallel.weights import storing
@@ -37,6 +40,8 @@ def train(case: dict[str, Any], folder: Path, spoil_at: int | None) -> None:
 
     def sequences(first: int, count: int) -> tuple[np.ndarray, np.ndarray]:
         last_rank, step = world.rank == world.size - 1, first // training.batch_sequences + 1
+        if last_rank and spoil_at:
+            time.sleep(0.5)
         if last_rank and step == spoil_at and next(left, False):
             own = trainer.engine.parameters[0].detach()
             getattr(own, "to_local", lambda: own)().fill_(math.inf)
@@ -49,6 +54,7 @@ def train(case: dict[str, Any], folder: Path, spoil_at: int | None) -> None:
 def main() -> None:
     case, folder = json.loads(Path(sys.argv[1]).read_text()), Path(sys.argv[2])
     dist.init_process_group("gloo")
+    loop.PROBE_EVERY_STEPS = 4
     train(case, folder / "whole", None)
     train(case, folder / "faulty", 4)
     dist.barrier()

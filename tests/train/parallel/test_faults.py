@@ -36,3 +36,5 @@ def test_fault_of_one_rank_makes_all_go_back_together(mesh: dict[str, int], tmp_
     assert told == [("skip", 4), ("skip", 5), ("rollback", 6)]
     assert [row["loss"] for row in faulty.steps] == [row["loss"] for row in whole.steps]
     assert len(whole.steps) == 8
+    late = "test: waiting longer for data than the others: rank 1"
+    assert [late in [event.get("message") for event in run.events] for run in (whole, faulty)] == [False, True]

@@ -27,13 +27,16 @@ class ContextPart:
 
     @property
     def rank(self) -> int:
+        """Place of the stretch in the sequences."""
         return self.mesh.get_local_rank()
 
     def gather(self, x: Tensor, dim: int) -> Tensor:
+        """All stretches joined along `dim`; the backward pass sums what each process asks of them."""
         parts = DTensor.from_local(x, self.mesh, [Shard(dim)], run_check=False)
         return parts.redistribute(placements=[Replicate()]).to_local(grad_placements=[Partial()])
 
     def before(self, x_BLC: Tensor, count: int, resets_BL: Tensor | None) -> Tensor:
+        """The `count` tokens (B, count, C) before this stretch, zero before a sequence or its document begins."""
         # A stretch may be shorter than the convolution is wide, so the tails of all earlier ones are joined.
         tail = slice(max(0, x_BLC.shape[1] - count), None)
         tails_BTC = F.pad(self.gather(x_BLC[:, tail].contiguous(), 1), (0, 0, count, 0))
@@ -46,6 +49,7 @@ class ContextPart:
         return tails_BTC[:, mine] * (begun_later_BT == 0)[..., None]
 
     def state_before(self, final: Tensor, decay: Tensor) -> Tensor:
+        """The state that enters this stretch: each stretch's own final state, decayed by those after it."""
         finals_S, decays_S = self.gather(final[None], 0), self.gather(decay[None], 0)
         entering = [torch.zeros_like(final)]
         for stretch in range(self.mesh.size() - 1):

@@ -35,15 +35,19 @@ class TensorPart:
     mesh: DeviceMesh
 
     def own(self, parameter: Tensor, segments: Sequence[int]) -> Tensor:
+        """This process's rows of a parameter whose rows lie in segments, each divided by itself."""
         return own_rows(parameter, segments, self.mesh.get_local_rank(), self.mesh.size())
 
     def gather(self, x_BLD: Tensor) -> Tensor:
+        """The whole sequence, of which each process holds a stretch between the mixers."""
         return self._moved(in_autocast(x_BLD), LENGTH, Replicate()).to_local(grad_placements=[Partial()])
 
     def scatter(self, y_BLD: Tensor) -> Tensor:
+        """This process's stretch of the sum over the processes."""
         return self._moved(y_BLD, Partial(), LENGTH).to_local()
 
     def sum(self, y_BLC: Tensor) -> Tensor:
+        """The sum over the processes, on each of them."""
         whole_BLC = self._moved(y_BLC, Partial(), Replicate()).to_local()
         return self._moved(whole_BLC, Replicate(), Replicate()).to_local(grad_placements=[Partial()])
 

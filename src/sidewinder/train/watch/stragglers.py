@@ -1,7 +1,7 @@
 """Processes that are slower than the others. One of them holds back all, because every step waits for the last.
 
 In a synchronous step all processes take the same time, the fast ones waiting inside collective operations. So what is
-compared must be time that each spends alone: `probe_s`, or waiting for data.
+compared must be time that each spends alone: `probe_s`, and waiting for data.
 """
 
 from __future__ import annotations
@@ -14,6 +14,8 @@ import torch
 
 SLOWER = 1.2
 """A straggler takes more than this many times the median."""
+WORTH_TELLING = 0.05
+"""Share of the time below which waiting for data holds nobody back."""
 PROBE_SIZE, PROBE_PRODUCTS = 2048, 20
 
 
@@ -21,6 +23,11 @@ def stragglers(seconds_by_rank: Sequence[float], slower: float = SLOWER) -> list
     """Ranks that take more than `slower` times the median of all (the lower one where their number is even)."""
     limit = slower * median_low(seconds_by_rank)
     return [rank for rank, seconds in enumerate(seconds_by_rank) if seconds > limit]
+
+
+def late_for_data(waits_s: Sequence[float], elapsed_s: float, slower: float = SLOWER) -> list[int]:
+    """Ranks that wait for data longer than the others, and long enough to matter, in a stretch of so many seconds."""
+    return [rank for rank in stragglers(waits_s, slower) if waits_s[rank] > WORTH_TELLING * elapsed_s]
 
 
 class StragglerWatch:
