@@ -6,23 +6,19 @@ the same float64 reference.
 
 from __future__ import annotations
 
-from functools import cache
 from importlib.util import find_spec
 
 import torch
 from torch import Tensor
 
 FAST_DTYPES = (torch.bfloat16, torch.float16, torch.float32)
+HAS_TRITON = find_spec("triton") is not None
+"""Looked up here, because the compiler does not follow the search for a package."""
 
 
 def on_gpu(x: Tensor) -> bool:
     """True where the operation should run as a Triton kernel: CUDA memory, and not float64."""
-    return x.is_cuda and x.dtype in FAST_DTYPES and _installed("triton")
-
-
-@cache
-def _installed(package: str) -> bool:
-    return find_spec(package) is not None
+    return x.is_cuda and x.dtype in FAST_DTYPES and HAS_TRITON
 
 
 def in_float32(x: Tensor) -> Tensor:
