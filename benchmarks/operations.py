@@ -123,7 +123,7 @@ def _forms(call: Callable[..., Any], gpu: bool, kernels: str = "", **options: An
     """The public function: on a GPU as plain torch, and, where `kernels` names them, as itself."""
     if not gpu:
         return [Form("ours", partial(call, **options))]
-    plain = Form("torch", partial(call, **options), settings=((dispatch, "_installed", lambda package: False),))
+    plain = Form("torch", partial(call, **options), settings=((dispatch, "HAS_TRITON", False),))
     return [Form(kernels, partial(call, **options), dtypes=("float32", "bfloat16")), plain] if kernels else [plain]
 
 
