@@ -6,7 +6,7 @@ An error is ‖found − reference‖ / ‖reference‖ (‖found‖ where the r
 all lengths, with and without an initial state, with and without packed documents. Numbers are drawn so that bfloat16
 holds them exactly: what is shown is the error of the operation, not of its inputs. In bfloat16 what is a parameter or
 a state stays float32, as in training. A form that fails gets a row that says how, and the exit status is 1.
-Forms: ours on a CPU; on a GPU our Triton kernels, mamba-ssm's SSD where it is installed, and the plain torch forms.
+Forms: ours on a CPU; on a GPU our Triton kernels and the plain torch forms.
 """
 
 from __future__ import annotations

@@ -9,7 +9,6 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from importlib.util import find_spec
 from types import ModuleType
 from typing import Any
 
@@ -69,7 +68,9 @@ def operations(device: str) -> dict[str, list[Operation]]:
     return {
         "convolution": [_convolution(gpu)],
         "ssd": [_ssd(gpu)],
-        "selective-scan": [_selective_scan(gpu, states) for states in ((16, 128) if gpu else (5,))],
+        "selective-scan": [
+            _selective_scan(gpu, states, gated) for states in ((16, 128) if gpu else (5,)) for gated in (False, True)
+        ],
         "gated-norm": [_gated_norm(gpu)],
         "cross-entropy": [_cross_entropy(gpu)],
         "rms-norm": [_rms_norm()],
@@ -122,7 +123,7 @@ def _forms(call: Callable[..., Any], gpu: bool, kernels: str = "", **options: An
     """The public function: on a GPU as plain torch, and, where `kernels` names them, as itself."""
     if not gpu:
         return [Form("ours", partial(call, **options))]
-    plain = Form("torch", partial(call, **options), settings=((dispatch, "_installed", lambda package: False),))
+    plain = Form("torch", partial(call, **options), settings=((dispatch, "HAS_TRITON", False),))
     return [Form(kernels, partial(call, **options), dtypes=("float32", "bfloat16")), plain] if kernels else [plain]
 
 
@@ -170,7 +171,7 @@ def _ssd(gpu: bool) -> Operation:
         return inputs | _state(normal, "initial_BHPN", (ROWS, heads, size, states), length, initial, packed)
 
     if gpu:
-        forms = _forms(ssd.ssd, gpu, "mamba-ssm" if find_spec("mamba_ssm") else "", chunk=128)
+        forms = _forms(ssd.ssd, gpu, "Triton", chunk=128)
     else:
         forms = [Form(f"chunks of {chunk}", partial(ssd.ssd, chunk=chunk)) for chunk in (CHUNK, 128)]
     forms.append(_stepwise(partial(ssd.ssd, chunk=128), "initial_BHPN"))
@@ -178,7 +179,8 @@ def _ssd(gpu: bool) -> Operation:
     return Operation("SSD", draw, ssd.ssd_reference, forms, parameters, initial=True, packed=True)
 
 
-def _selective_scan(gpu: bool, states: int) -> Operation:
+def _selective_scan(gpu: bool, states: int, gated: bool) -> Operation:
+    """Alone, or `gated`: with softplus and a bias before it and silu(z) behind it."""
     channels = (72 if states < 64 else 40) if gpu else 3
 
     def draw(length: int, initial: bool, packed: bool) -> dict[str, Any]:
@@ -191,6 +193,9 @@ def _selective_scan(gpu: bool, states: int) -> Operation:
             "C_BLN": normal(ROWS, length, states),
             "D_D": normal(channels),
         }
+        if gated:
+            inputs |= {"dt_BLD": normal(ROWS, length, channels), "dt_bias_D": exact(normal(channels) - 2)}
+            inputs |= {"z_BLD": normal(ROWS, length, channels)}
         return inputs | _state(normal, "initial_BDN", (ROWS, channels, states), length, initial, packed)
 
     call = selective_scan.selective_scan
@@ -203,7 +208,8 @@ def _selective_scan(gpu: bool, states: int) -> Operation:
             Form("blocks of 16, walking", call, settings=((linear_scan, "WIDE", 1), small)),
         ]
     forms.append(_stepwise(call, "initial_BDN"))
-    name, parameters = f"selective scan, state {states}", ("A_DN", "D_D", "initial_BDN")
+    name = f"{'gated ' if gated else ''}selective scan, state {states}"
+    parameters = ("A_DN", "D_D", "dt_bias_D", "initial_BDN")
     reference = selective_scan.selective_scan_reference
     return Operation(name, draw, reference, forms, parameters, initial=True, packed=True)
 

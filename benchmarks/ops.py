@@ -156,11 +156,16 @@ def state_space_duality() -> Iterator[Case]:
     from sidewinder.ops.ssd import ssd as plain
     from sidewinder.ops.ssd_triton import ssd_triton
 
-    forms = {
+    forms: dict[str, tuple[str, Callable[..., Tensor]]] = {
         "torch": ("torch", lambda **inputs: plain(**inputs, chunk=128)[0]),
-        "peer": ("mamba-ssm, chunk 256", lambda **inputs: ssd_triton(**inputs, chunk=256)[0]),
-        "ours": ("mamba-ssm, chunk 128", lambda **inputs: ssd_triton(**inputs, chunk=128)[0]),
+        "ours": ("ours", lambda **inputs: ssd_triton(**inputs, chunk=128)[0]),
     }
+    if (theirs := optional("mamba_ssm.ops.triton.ssd_combined", "mamba_chunk_scan_combined")) is not None:
+
+        def mamba_ssm(**i: Tensor) -> Tensor:
+            return theirs(i["x_BLHP"], i["dt_BLH"], i["A_H"], i["B_BLGN"], i["C_BLGN"], chunk_size=256, D=i["D_H"])
+
+        forms["peer"] = ("mamba-ssm, chunk 256", mamba_ssm)
     for shape, heads in (("Mamba-2 8B", 128), ("Mamba-2 1B", 64)):
         inner = heads * 64
         x, b, c = normal(BATCH, LENGTH, inner + 2048).split([inner, 1024, 1024], dim=-1)
@@ -220,7 +225,7 @@ def optional(module: str, name: str) -> Callable[..., Tensor] | None:
 def measure(case: Case, kind: str, bandwidth: float) -> Row:
     """Times one form; the plain one is what our operations are where no kernels are installed."""
     if kind == "torch":
-        with patch.object(dispatch, "_installed", lambda package: False):
+        with patch.object(dispatch, "HAS_TRITON", False):
             return _measure(case, kind, bandwidth)
     return _measure(case, kind, bandwidth)
 

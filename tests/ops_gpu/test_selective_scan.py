@@ -9,6 +9,7 @@ import torch.nn.functional as F
 if not torch.cuda.is_available():
     pytest.skip("needs a GPU", allow_module_level=True)
 
+from sidewinder.ops import selective_scan_launches as launches
 from sidewinder.ops import selective_scan_triton as form
 from sidewinder.ops.selective_scan import selective_scan_reference
 from sidewinder.ops.selective_scan_triton import selective_scan_triton
@@ -29,10 +30,24 @@ def scan_inputs(draw, length, channels, states, dtype):
     }
 
 
-@pytest.mark.parametrize(("channels", "states"), [(72, 16), (40, 128), (130, 5)])
-def test_agrees_with_reference(draw, resets, compare, case, dtype, channels, states):
-    length, initial, packed = case
+def gated_inputs(draw, length, channels, states, dtype):
+    """With a gate and a bias of dt, which is then any number. One z is exactly 0."""
     inputs = scan_inputs(draw, length, channels, states, dtype)
+    wide = draw(2, length, channels + 24, dtype=dtype)
+    wide[0, 0, 8] = 0
+    gated = {"dt_BLD": draw(2, length, channels, dtype=dtype), "z_BLD": wide[..., 8 : 8 + channels]}
+    return inputs | gated | {"dt_bias_D": draw(channels) - 3}
+
+
+INPUTS = {"scan": scan_inputs, "gated": gated_inputs}
+
+
+@pytest.mark.parametrize(
+    ("kind", "channels", "states"), [("scan", 72, 16), ("gated", 72, 16), ("gated", 40, 128), ("scan", 130, 5)]
+)
+def test_agrees_with_reference(draw, resets, compare, case, dtype, kind, channels, states):
+    length, initial, packed = case
+    inputs = INPUTS[kind](draw, length, channels, states, dtype)
     if initial:
         inputs["initial_BDN"] = draw(2, channels, states)
     options = {"resets_BL": resets(2, length, packed)}
@@ -40,11 +55,12 @@ def test_agrees_with_reference(draw, resets, compare, case, dtype, channels, sta
 
 
 @pytest.mark.parametrize("warps_wanted", [1, 10_000])
-def test_any_cut_of_time(draw, resets, compare, monkeypatch, warps_wanted):
+@pytest.mark.parametrize("kind", INPUTS)
+def test_any_cut_of_time(draw, resets, compare, monkeypatch, kind, warps_wanted):
     """One stretch and many, several spans in the backward pass."""
-    monkeypatch.setattr(form, "WARPS_WANTED", warps_wanted)
+    monkeypatch.setattr(launches, "WARPS_WANTED", warps_wanted)
     monkeypatch.setattr(form, "SPAN_BYTES", 1)
-    inputs = scan_inputs(draw, 1100, 72, 16, torch.float32) | {"initial_BDN": draw(2, 72, 16)}
+    inputs = INPUTS[kind](draw, 1100, 72, 16, torch.float32) | {"initial_BDN": draw(2, 72, 16)}
     options = {"resets_BL": resets(2, 1100, True)}
     compare(selective_scan_triton, selective_scan_reference, inputs, options, 1e-5)
 
@@ -56,8 +72,14 @@ def test_strong_decay_stays_finite(draw, compare):
     compare(selective_scan_triton, selective_scan_reference, inputs, {}, 1e-5)
 
 
+def test_small_step_sizes_keep_their_digits(draw, compare):
+    inputs = gated_inputs(draw, 100, 64, 16, torch.float32)
+    inputs["dt_bias_D"] = torch.full_like(inputs["dt_bias_D"], -12.0)
+    compare(selective_scan_triton, selective_scan_reference, inputs, {}, 1e-5)
+
+
 def test_same_bits_each_time(draw):
-    inputs = scan_inputs(draw, 999, 1536, 16, torch.bfloat16)
+    inputs = gated_inputs(draw, 999, 1536, 16, torch.bfloat16)
     for part in inputs.values():
         part.requires_grad_()
     runs = []

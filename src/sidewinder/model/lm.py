@@ -40,7 +40,8 @@ class Layer(nn.Module):
         return self._add(x_BLD, cache, resets_BL)
 
     def _add(self, x_BLD: Tensor, cache: LayerCache, resets_BL: Tensor | None) -> Tensor:
-        tensor, normed_BLD = self.mixer.tensor, self.norm(x_BLD)
+        tensor = self.mixer.tensor
+        x_BLD, normed_BLD = self.norm.beside(x_BLD)
         if tensor is None:
             return x_BLD + self.mixer(normed_BLD, cache, resets_BL)
         # Between the mixers each process holds a part of the sequence, and norms only that.

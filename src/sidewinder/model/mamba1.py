@@ -9,13 +9,13 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from sidewinder.config.model import ModelConfig
 from sidewinder.model.cache import LayerCache, ScanCache, state_dtype
 from sidewinder.model.parts import Linear, ShortConv
 from sidewinder.model.share import Mixer
-from sidewinder.ops.causal_conv1d import causal_conv1d
-from sidewinder.ops.selective_scan import selective_scan
+from sidewinder.ops.mamba1 import Convolved, convolve_and_project, scan_projected
 from sidewinder.ops.state_passing import total_decay
 
 
@@ -45,27 +45,28 @@ class Mamba1(Mixer):
         tail_BSC = cache.conv if cache else None
         if self.context is not None:
             tail_BSC = self.context.before(x_BLI, self.conv_width - 1, resets_BL)
-        x_BLI, conv_BSC = causal_conv1d(
+        x, dtBC_BLE, conv_BSC = convolve_and_project(
             x_BLI,
             self.own(self.conv1d.weight),
             self.own(self.conv1d.bias),
-            initial_BSC=tail_BSC,
+            self.x_proj.own_weight,
+            initial_BSI=tail_BSC,
             resets_BL=resets_BL,
         )
-        dtBC_BLE = self.x_proj(x_BLI)
         if self.tensor is not None:
             dtBC_BLE = self.tensor.sum(dtBC_BLE)
-        dt_BLR, B_BLN, C_BLN = dtBC_BLE.split([self.dt_rank, self.state_size, self.state_size], dim=-1)
         assert self.dt_proj.bias is not None
-        dt_BLI = F.softplus(F.linear(dt_BLR, self.dt_proj.own_weight, self.own(self.dt_proj.bias)))
-        inputs = (x_BLI, dt_BLI, -self.own(self.A_log).exp(), B_BLN, C_BLN, self.own(self.D))
-        initial_BIN = cache.state if cache else self._entering(inputs, resets_BL)
-        y_BLI, state_BIN = selective_scan(*inputs, initial_BDN=initial_BIN, resets_BL=resets_BL)
+        dt_proj = (self.dt_proj.own_weight, self.own(self.dt_proj.bias))
+        inputs = (x, dtBC_BLE, *dt_proj, -self.own(self.A_log).exp(), self.own(self.D))
+        initial_BIN = cache.state if cache else self._entering(*inputs)
+        y_BLI, state_BIN = scan_projected(*inputs, z_BLI=z_BLI, initial_BIN=initial_BIN)
         if cache is not None:
             cache.conv, cache.state = conv_BSC, state_BIN
-        return self.out_proj(y_BLI * F.silu(z_BLI))
+        return self.out_proj(y_BLI)
 
-    def _entering(self, inputs: tuple[Tensor, ...], resets_BL: Tensor | None) -> Tensor | None:
+    def _entering(
+        self, x: Convolved, dtBC_BLE: Tensor, dt_weight_IR: Tensor, dt_bias_I: Tensor, A_IN: Tensor, D_I: Tensor
+    ) -> Tensor | None:
         """The state that earlier stretches of the sequence pass to this one; None where it is read whole.
 
         Each stretch is scanned twice, first for its own final state: what a state adds to the outputs has no short form
@@ -73,9 +74,15 @@ class Mamba1(Mixer):
         """
         if self.context is None:
             return None
-        _, dt_BLI, A_IN, *_ = inputs
-        _, final_BIN = selective_scan(*inputs, resets_BL=resets_BL)
-        return self.context.state_before(final_BIN, total_decay(dt_BLI, A_IN, resets_BL))
+
+        def decay(dt_BLR: Tensor) -> Tensor:
+            dt_BLI = F.softplus(F.linear(dt_BLR, dt_weight_IR) + dt_bias_I)
+            return total_decay(dt_BLI, A_IN, x.resets)
+
+        _, final_BIN = scan_projected(x, dtBC_BLE, dt_weight_IR, dt_bias_I, A_IN, D_I)
+        # Recomputed in the backward pass, as the scans do: the step sizes are as large as x.
+        decay_BIN = checkpoint(decay, dtBC_BLE[..., : self.dt_rank], use_reentrant=False)
+        return self.context.state_before(final_BIN, decay_BIN)
 
     def new_cache(self, batch: int, like: Tensor, max_tokens: int | None) -> ScanCache:
         conv_BSC = like.new_zeros(batch, self.conv_width - 1, self.inner)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from sidewinder.config.model import ModelConfig
 from sidewinder.ops.cross_entropy import cross_entropy
-from sidewinder.ops.norms import layer_norm, rms_norm
+from sidewinder.ops.norms import layer_norm, rms_norm, rms_norm_beside
 
 Product = Callable[[Tensor, Tensor, Tensor | None], Tensor]
 """x Wᵀ + bias of x (…, inputs), W (outputs, inputs) and bias (outputs) or None."""
@@ -79,6 +79,10 @@ class RMSNorm(nn.Module):
     def forward(self, x_BLD: Tensor) -> Tensor:
         return rms_norm(x_BLD, self.weight, self.eps)
 
+    def beside(self, x_BLD: Tensor) -> tuple[Tensor, Tensor]:
+        """`x`, to go on past the norm, and its norm."""
+        return rms_norm_beside(x_BLD, self.weight, self.eps)
+
 
 class LayerNorm(nn.Module):
     """The scale is 1 + weight."""
@@ -91,6 +95,10 @@ class LayerNorm(nn.Module):
 
     def forward(self, x_BLD: Tensor) -> Tensor:
         return layer_norm(x_BLD, self.weight, self.bias, self.eps)
+
+    def beside(self, x_BLD: Tensor) -> tuple[Tensor, Tensor]:
+        """`x`, to go on past the norm, and its norm."""
+        return x_BLD, self(x_BLD)
 
 
 def make_norm(config: ModelConfig) -> RMSNorm | LayerNorm:

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 import triton
 from torch import Tensor
 
+from sidewinder.ops.dispatch import channels_together
 from sidewinder.ops.gpu_function import Function, GpuFunction
 from sidewinder.ops.kernels import causal_conv1d as kernels
 
@@ -40,9 +41,10 @@ def _block(channels: int, element_bytes: int) -> dict[str, int]:
     return {"ROWS": ROWS, "BLOCK": block, "num_warps": max(1, block * element_bytes // (32 * BYTES_A_THREAD))}
 
 
-def _forward(
+def conv_forward(
     x_BLC: Tensor, weight_C1W: Tensor, bias_C: Tensor, initial_BSC: Tensor | None, resets_BL: Tensor | None, silu: bool
 ) -> tuple[Tensor, Tensor]:
+    """Outputs, and the last W − 1 inputs."""
     batch, length, channels = x_BLC.shape
     width = weight_C1W.shape[-1]
     y_BLC = torch.empty(batch, length, channels, dtype=x_BLC.dtype, device=x_BLC.device)
@@ -67,9 +69,59 @@ def _final(x_BLC: Tensor, tokens: int, initial_BSC: Tensor | None, resets_BL: Te
     return tail_BSC.clone(memory_format=torch.contiguous_format)
 
 
-def _forward_shapes(x_BLC, weight_C1W, bias_C, initial_BSC, resets_BL, silu):  # type: ignore[no-untyped-def]
+def conv_forward_shapes(x_BLC, weight_C1W, *_):  # type: ignore[no-untyped-def]
+    """Empty results of `conv_forward`."""
     batch, _, channels = x_BLC.shape
     return x_BLC.new_empty(x_BLC.shape), x_BLC.new_empty(batch, weight_C1W.shape[-1] - 1, channels)
+
+
+def conv_backward(
+    dy_BLC: Tensor,
+    d_final_BSC: Tensor | None,
+    x_BLC: Tensor,
+    weight_C1W: Tensor,
+    bias_C: Tensor,
+    initial_BSC: Tensor | None,
+    resets_BL: Tensor | None,
+    silu: bool,
+    more_dy_BLC: Tensor | None = None,
+    with_output: bool = False,
+    dx_BLC: Tensor | None = None,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """Gradients of x, weight, bias and the initial inputs, and the outputs once more if `with_output`.
+
+    `more_dy` (contiguous), where given, adds to `dy`. `dx`, where given, gets the gradient of x; it may be a slice.
+    What is not there is empty.
+    """
+    batch, length, channels = x_BLC.shape
+    width = weight_C1W.shape[-1]
+    dy_BLC = dy_BLC if dy_BLC.stride(2) == 1 else dy_BLC.contiguous()
+    dx_BLC = x_BLC.new_empty(batch, length, channels) if dx_BLC is None else dx_BLC
+    start_BSC = x_BLC if initial_BSC is None else initial_BSC
+    d_initial_BSC = torch.zeros(
+        0 if initial_BSC is None else batch, width - 1, channels, dtype=start_BSC.dtype, device=x_BLC.device
+    )
+    y_BLC = x_BLC.new_empty(batch, length, channels) if with_output else None
+    launch = _block(channels, x_BLC.element_size())
+    segments = triton.cdiv(length, BACKWARD_TOKENS)
+    # A part: the gradients of the weight (C, W), then those of the bias (C).
+    sums_PV = torch.empty(batch * segments, channels * (width + 1), dtype=torch.float32, device=x_BLC.device)
+    kernels.backward_kernel[(triton.cdiv(channels, launch["BLOCK"]), segments, batch)](
+        x_BLC, weight_C1W, bias_C, start_BSC, resets_BL, dy_BLC, more_dy_BLC, dx_BLC, y_BLC, d_initial_BSC, sums_PV,
+        length, channels, BACKWARD_TOKENS, *x_BLC.stride()[:2], *start_BSC.stride()[:2], *dy_BLC.stride()[:2],
+        *dx_BLC.stride()[:2], WIDTH=width, SILU=silu, HAS_INITIAL=initial_BSC is not None, **launch,
+    )  # fmt: skip
+    if d_final_BSC is not None:
+        if resets_BL is not None:
+            d_final_BSC = d_final_BSC * _seen_at_end(resets_BL, width - 1)[..., None]
+        kept = min(length, width - 1)
+        dx_BLC[:, length - kept :] += d_final_BSC[:, width - 1 - kept :]
+        if initial_BSC is not None:
+            d_initial_BSC[:, length:] += d_final_BSC[:, : width - 1 - kept]
+    d_weight_V, d_bias_V = sums_PV.sum(0).split([channels * width, channels])
+    d_weight_C1W = d_weight_V.to(weight_C1W.dtype, copy=True).view(channels, 1, width)
+    again_BLC = dx_BLC.new_empty(0) if y_BLC is None else y_BLC
+    return dx_BLC, d_weight_C1W, d_bias_V.to(bias_C.dtype, copy=True), d_initial_BSC, again_BLC
 
 
 def _backward(
@@ -82,38 +134,13 @@ def _backward(
     resets_BL: Tensor | None,
     silu: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    batch, length, channels = x_BLC.shape
-    width = weight_C1W.shape[-1]
-    dy_BLC = dy_BLC if dy_BLC.stride(2) == 1 else dy_BLC.contiguous()
-    dx_BLC = torch.empty(batch, length, channels, dtype=x_BLC.dtype, device=x_BLC.device)
-    start_BSC = x_BLC if initial_BSC is None else initial_BSC
-    d_initial_BSC = torch.zeros(
-        0 if initial_BSC is None else batch, width - 1, channels, dtype=start_BSC.dtype, device=x_BLC.device
-    )
-    launch = _block(channels, x_BLC.element_size())
-    segments = triton.cdiv(length, BACKWARD_TOKENS)
-    # A part: the gradients of the weight (C, W), then those of the bias (C).
-    sums_PV = torch.empty(batch * segments, channels * (width + 1), dtype=torch.float32, device=x_BLC.device)
-    kernels.backward_kernel[(triton.cdiv(channels, launch["BLOCK"]), segments, batch)](
-        x_BLC, weight_C1W, bias_C, start_BSC, resets_BL, dy_BLC, dx_BLC, d_initial_BSC, sums_PV,
-        length, channels, BACKWARD_TOKENS, *x_BLC.stride()[:2], *start_BSC.stride()[:2], *dy_BLC.stride()[:2],
-        WIDTH=width, SILU=silu, HAS_INITIAL=initial_BSC is not None, **launch,
-    )  # fmt: skip
-    if d_final_BSC is not None:
-        if resets_BL is not None:
-            d_final_BSC = d_final_BSC * _seen_at_end(resets_BL, width - 1)[..., None]
-        kept = min(length, width - 1)
-        dx_BLC[:, length - kept :] += d_final_BSC[:, width - 1 - kept :]
-        if initial_BSC is not None:
-            d_initial_BSC[:, length:] += d_final_BSC[:, : width - 1 - kept]
-    d_weight_V, d_bias_V = sums_PV.sum(0).split([channels * width, channels])
-    d_weight_C1W = d_weight_V.to(weight_C1W.dtype, copy=True).view(channels, 1, width)
-    return dx_BLC, d_weight_C1W, d_bias_V.to(bias_C.dtype, copy=True), d_initial_BSC
+    return conv_backward(dy_BLC, d_final_BSC, x_BLC, weight_C1W, bias_C, initial_BSC, resets_BL, silu)[:4]
 
 
-def _backward_shapes(  # type: ignore[no-untyped-def]
-    dy_BLC, d_final_BSC, x_BLC, weight_C1W, bias_C, initial_BSC, resets_BL, silu
+def conv_backward_shapes(  # type: ignore[no-untyped-def]
+    dy_BLC, d_final_BSC, x_BLC, weight_C1W, bias_C, initial_BSC, *_
 ):
+    """Empty gradients, as `conv_backward` gives them."""
     start_BSC, batch = (x_BLC, 0) if initial_BSC is None else (initial_BSC, x_BLC.shape[0])
     d_initial_BSC = start_BSC.new_empty(batch, weight_C1W.shape[-1] - 1, x_BLC.shape[2])
     d_weight_C1W = weight_C1W.new_empty(weight_C1W.shape)
@@ -138,10 +165,10 @@ def _gradients(
 
 _convolution = GpuFunction(
     "causal_conv1d",
-    forward=_forward,
-    forward_shapes=_forward_shapes,
+    forward=conv_forward,
+    forward_shapes=conv_forward_shapes,
     backward=_backward,
-    backward_shapes=_backward_shapes,
+    backward_shapes=conv_backward_shapes,
     remember=_remember,
     gradients=_gradients,
 )
@@ -160,9 +187,8 @@ def causal_conv1d_triton(
 
     `x` may be a slice of a wider projection: only its channels must be contiguous.
     """
-    x_BLC = x_BLC if x_BLC.stride(2) == 1 else x_BLC.contiguous()
-    if initial_BSC is not None and initial_BSC.stride(2) != 1:
-        initial_BSC = initial_BSC.contiguous()
+    x_BLC = channels_together(x_BLC)
+    initial_BSC = None if initial_BSC is None else channels_together(initial_BSC)
     resets_BL = None if resets_BL is None else resets_BL.contiguous()
     y_BLC, final_BSC = _convolution(x_BLC, weight_C1W.contiguous(), bias_C.contiguous(), initial_BSC, resets_BL, silu)
     return y_BLC, final_BSC

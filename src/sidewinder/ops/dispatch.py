@@ -6,23 +6,19 @@ the same float64 reference.
 
 from __future__ import annotations
 
-from functools import cache
 from importlib.util import find_spec
 
 import torch
 from torch import Tensor
 
 FAST_DTYPES = (torch.bfloat16, torch.float16, torch.float32)
+HAS_TRITON = find_spec("triton") is not None
+"""Looked up here, because the compiler does not follow the search for a package."""
 
 
-def on_gpu(x: Tensor, package: str = "triton") -> bool:
-    """True where the operation should run as a kernel of `package`: CUDA memory, and not float64."""
-    return x.is_cuda and x.dtype in FAST_DTYPES and _installed(package)
-
-
-@cache
-def _installed(package: str) -> bool:
-    return find_spec(package) is not None
+def on_gpu(x: Tensor) -> bool:
+    """True where the operation should run as a Triton kernel: CUDA memory, and not float64."""
+    return x.is_cuda and x.dtype in FAST_DTYPES and HAS_TRITON
 
 
 def in_float32(x: Tensor) -> Tensor:
@@ -32,5 +28,15 @@ def in_float32(x: Tensor) -> Tensor:
 
 def in_autocast(x: Tensor) -> Tensor:
     """`x` in autocast's type where autocast is on: custom operations have to ask for themselves."""
+    return x.to(autocast_dtype(x))
+
+
+def autocast_dtype(x: Tensor) -> torch.dtype:
+    """The type that autocast gives products of `x`; that of `x` where autocast is off."""
     kind = x.device.type
-    return x.to(torch.get_autocast_dtype(kind)) if torch.is_autocast_enabled(kind) else x
+    return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else x.dtype
+
+
+def channels_together(x: Tensor) -> Tensor:
+    """`x`, copied where its last dimension does not lie side by side in memory, as the kernels want it."""
+    return x if x.stride(-1) == 1 else x.contiguous()

@@ -25,7 +25,8 @@ def _launch(group: int) -> dict[str, int]:
     return {"BLOCK": block, "num_warps": min(max(block // 256, 1), 16)}
 
 
-def _forward(x_RD: Tensor, z_RD: Tensor, weight_D: Tensor, eps: float, groups: int) -> tuple[Tensor, Tensor]:
+def norm_forward(x_RD: Tensor, z_RD: Tensor, weight_D: Tensor, eps: float, groups: int) -> tuple[Tensor, Tensor]:
+    """The norm, and 1 / rms of each group (R, G)."""
     rows, channels = x_RD.shape
     y_RD = torch.empty(rows, channels, dtype=x_RD.dtype, device=x_RD.device)
     scale_RG = torch.empty(rows, groups, dtype=torch.float32, device=x_RD.device)
@@ -43,18 +44,28 @@ def _forward_shapes(x_RD, z_RD, weight_D, eps, groups):  # type: ignore[no-untyp
 def _backward(
     dy_RD: Tensor, x_RD: Tensor, z_RD: Tensor, weight_D: Tensor, scale_RG: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
+    dz_RD = z_RD.new_empty(z_RD.shape)
+    dx_RD, d_weight_D = norm_backward(dy_RD, x_RD, z_RD, weight_D, scale_RG, dz_RD)
+    return dx_RD, dz_RD, d_weight_D
+
+
+def norm_backward(
+    dy_RD: Tensor, x_RD: Tensor, z_RD: Tensor, weight_D: Tensor, scale_RG: Tensor, dz_RD: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Gradients of x and the weight; fills in that of z (`dz`), which may be a slice."""
     (rows, channels), groups = x_RD.shape, scale_RG.shape[1]
     dy_RD = dy_RD if dy_RD.stride(1) == 1 else dy_RD.contiguous()
-    dx_RD, dz_RD = (torch.empty(part.shape, dtype=part.dtype, device=part.device) for part in (x_RD, z_RD))
+    dx_RD = x_RD.new_empty(x_RD.shape)
     rows_a_program = triton.cdiv(rows * groups, BACKWARD_PROGRAMS)
     parts = triton.cdiv(rows, rows_a_program)
     d_weight_PD = torch.empty(parts, channels, dtype=torch.float32, device=x_RD.device)
     group = channels // groups
     kernels.backward_kernel[(parts, groups)](
         x_RD, z_RD, weight_D, scale_RG, dy_RD, dx_RD, dz_RD, d_weight_PD,
-        x_RD.stride(0), z_RD.stride(0), dy_RD.stride(0), rows, channels, group, rows_a_program, **_launch(group),
+        x_RD.stride(0), z_RD.stride(0), dy_RD.stride(0), dz_RD.stride(0), rows, channels, group, rows_a_program,
+        **_launch(group),
     )  # fmt: skip
-    return dx_RD, dz_RD, d_weight_PD.sum(0).to(weight_D.dtype)
+    return dx_RD, d_weight_PD.sum(0).to(weight_D.dtype)
 
 
 def _backward_shapes(dy_RD, x_RD, z_RD, weight_D, scale_RG):  # type: ignore[no-untyped-def]
@@ -71,7 +82,7 @@ def _gradients(backward: Function, ctx: Any, dy_RD: Tensor, _: None) -> tuple[Te
 
 _norm = GpuFunction(
     "gated_norm",
-    forward=_forward,
+    forward=norm_forward,
     forward_shapes=_forward_shapes,
     backward=_backward,
     backward_shapes=_backward_shapes,

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from sidewinder.ops.dispatch import in_float32
+from sidewinder.ops.dispatch import autocast_dtype, in_float32, on_gpu
 
 
 def rms_norm_reference(x_D: Tensor, weight_D: Tensor, eps: float) -> Tensor:
@@ -31,6 +31,19 @@ def rms_norm(x_D: Tensor, weight_D: Tensor, eps: float) -> Tensor:
     if x_D.is_cuda:
         return F.rms_norm(x_D, (x_D.shape[-1],), weight_D, eps)
     return _RmsNorm.apply(in_float32(x_D), in_float32(weight_D), eps).to(x_D.dtype)
+
+
+def rms_norm_beside(x_D: Tensor, weight_D: Tensor, eps: float) -> tuple[Tensor, Tensor]:
+    """`x` itself and its RMSNorm: for a residual stream, which goes on past the norm.
+
+    On a GPU the gradients of both are added in the pass that computes the norm's, and under autocast the norm has its
+    type at once. A compiler joins such passes by itself.
+    """
+    if not torch.compiler.is_compiling() and on_gpu(x_D):
+        from sidewinder.ops.norms_triton import rms_norm_beside_triton
+
+        return rms_norm_beside_triton(x_D, weight_D, eps, autocast_dtype(x_D))
+    return x_D, rms_norm(x_D, weight_D, eps)
 
 
 def layer_norm(x_D: Tensor, weight_D: Tensor, bias_D: Tensor, eps: float) -> Tensor:

@@ -1,6 +1,7 @@
 """Mamba-1's selective scan (Gu and Dao, arXiv 2312.00752).
 
 h[t] = exp(dt[t] A) ∘ h[t−1] + (dt[t] x[t]) ⊗ B[t],  y[t] = h[t] C[t] + D x[t], for each channel.
+What stands round it in a layer may be part of it: dt as softplus(dt + bias), and the output times silu(z).
 
 The fast form reads blocks of tokens whose states fit the processor's cache, and keeps only the state that enters each
 block: the backward pass makes the others again. Time is the first dimension there and channels the last, so that every
@@ -14,6 +15,7 @@ import math
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
@@ -34,11 +36,15 @@ def selective_scan_reference(
     C_BLN: Tensor,
     D_D: Tensor,
     *,
+    z_BLD: Tensor | None = None,
+    dt_bias_D: Tensor | None = None,
     initial_BDN: Tensor | None = None,
     resets_BL: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """The recurrence itself, token by token; a reset empties the state before its token."""
     batch, _, channels = x_BLD.shape
+    if dt_bias_D is not None:
+        dt_BLD = torch.log1p(torch.exp(dt_BLD + dt_bias_D))
     h_BDN = x_BLD.new_zeros(batch, channels, A_DN.shape[1]) if initial_BDN is None else initial_BDN
     outputs = []
     steps = zip(*(part.unbind(1) for part in (x_BLD, dt_BLD, B_BLN, C_BLN)), strict=True)
@@ -47,7 +53,8 @@ def selective_scan_reference(
             h_BDN = h_BDN * ~resets_BL[:, t, None, None]
         h_BDN = torch.exp(dt_BD[..., None] * A_DN) * h_BDN + (dt_BD * x_BD)[..., None] * B_BN[:, None]
         outputs.append((h_BDN * C_BN[:, None]).sum(-1) + D_D * x_BD)
-    return torch.stack(outputs, dim=1), h_BDN
+    y_BLD = torch.stack(outputs, dim=1)
+    return (y_BLD if z_BLD is None else y_BLD * z_BLD * torch.sigmoid(z_BLD)), h_BDN
 
 
 def selective_scan(
@@ -58,20 +65,43 @@ def selective_scan(
     C_BLN: Tensor,
     D_D: Tensor,
     *,
+    z_BLD: Tensor | None = None,
+    dt_bias_D: Tensor | None = None,
     initial_BDN: Tensor | None = None,
     resets_BL: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Outputs (B, L, D) in the dtype of `x`, and the state after the last token (B, D, N) in float32 at least.
 
-    `dt` is positive (after softplus), `A` negative. `resets_BL` is true at the first token of a document, where the
-    state starts afresh. The arithmetic is float64 where `A` is, else float32.
+    `dt` is the step size, positive, or with `dt_bias_D` what softplus(dt + bias) makes positive; `A` is negative. With
+    `z_BLD` the output is y · silu(z). `resets_BL` is true at the first token of a document, where the state starts
+    afresh. The arithmetic is float64 where `A` is, else float32.
     """
     if on_gpu(x_BLD):
         from sidewinder.ops.selective_scan_triton import selective_scan_triton
 
-        states = {"initial_BDN": initial_BDN, "resets_BL": resets_BL}
-        return selective_scan_triton(x_BLD, dt_BLD, A_DN, B_BLN, C_BLN, D_D, **states)
+        options = {"z_BLD": z_BLD, "dt_bias_D": dt_bias_D, "initial_BDN": initial_BDN, "resets_BL": resets_BL}
+        return selective_scan_triton(x_BLD, dt_BLD, A_DN, B_BLN, C_BLN, D_D, **options)
     dtype = torch.float64 if A_DN.dtype == torch.float64 else torch.float32
+    if dt_bias_D is not None:
+        dt_BLD = F.softplus(dt_BLD.to(dtype) + dt_bias_D.to(dtype))
+    y_BLD, final_BDN = _plain(x_BLD, dt_BLD, A_DN, B_BLN, C_BLN, D_D, initial_BDN, resets_BL, dtype)
+    if z_BLD is not None:
+        y_BLD = y_BLD * F.silu(z_BLD.to(dtype))
+    return y_BLD.to(x_BLD.dtype), final_BDN
+
+
+def _plain(
+    x_BLD: Tensor,
+    dt_BLD: Tensor,
+    A_DN: Tensor,
+    B_BLN: Tensor,
+    C_BLN: Tensor,
+    D_D: Tensor,
+    initial_BDN: Tensor | None,
+    resets_BL: Tensor | None,
+    dtype: torch.dtype,
+) -> tuple[Tensor, Tensor]:
+    """The scan alone, in `dtype`."""
     if initial_BDN is None:
         initial_BDN = torch.zeros(x_BLD.shape[0], *A_DN.shape, dtype=dtype, device=x_BLD.device)
     if x_BLD.shape[1] == 1 and not torch.is_grad_enabled():
@@ -79,7 +109,7 @@ def selective_scan(
         return _step(*step, None if resets_BL is None else resets_BL[:, 0])
     inputs = (part.to(dtype) for part in (x_BLD, dt_BLD, A_DN, B_BLN, C_BLN, D_D, initial_BDN))
     y_BLD, final_BDN = _SelectiveScan.apply(*inputs, resets_BL, torch.is_grad_enabled())
-    return y_BLD.to(x_BLD.dtype), final_BDN
+    return y_BLD, final_BDN
 
 
 def _step(
@@ -94,13 +124,13 @@ def _step(
 ) -> tuple[Tensor, Tensor]:
     """One token, as when decoding: the recurrence itself, in a few calls."""
     dtype = h_BDN.dtype
-    wide_BD, dt_BD = x_BD.to(dtype), dt_BD.to(dtype)
+    x_BD, dt_BD = x_BD.to(dtype), dt_BD.to(dtype)
     decay_BDN = torch.exp(dt_BD[..., None] * A_DN)
     if resets_B is not None:
         decay_BDN = decay_BDN * ~resets_B[:, None, None]
-    h_BDN = torch.addcmul((dt_BD * wide_BD)[..., None] * B_BN.to(dtype)[:, None], h_BDN, decay_BDN)
-    y_BD = (h_BDN @ C_BN.to(dtype)[..., None])[..., 0] + D_D * wide_BD
-    return y_BD.to(x_BD.dtype)[:, None], h_BDN
+    h_BDN = torch.addcmul((dt_BD * x_BD)[..., None] * B_BN.to(dtype)[:, None], h_BDN, decay_BDN)
+    y_BD = (h_BDN @ C_BN.to(dtype)[..., None])[..., 0] + D_D * x_BD
+    return y_BD[:, None], h_BDN
 
 
 class _SelectiveScan(torch.autograd.Function):

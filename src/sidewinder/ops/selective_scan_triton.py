@@ -1,197 +1,70 @@
-"""The selective scan of selective_scan.py on a GPU: launches the kernels of kernels/selective_scan*.py.
+"""The selective scan of selective_scan.py on a GPU, by the kernels of kernels/selective_scan*.py.
 
 Forward: where batch and channels alone do not fill the GPU, time is cut into stretches; each adds up its own part from
 a zero state, the parts are chained, and each stretch then runs again from the state that enters it. The state is kept
 every few hundred tokens. Backward goes over spans of time, last first, small enough that the states before every step
 of a span fit in SPAN_BYTES: they are recomputed, the gradient of the state is chained over stretches, then all
-gradients are taken. Every sum has a fixed order, so results are the same bit for bit.
+gradients are taken. Softplus and gate are made again too; what is kept for them is the gated output, which the layer
+keeps anyway. Every sum has a fixed order, so results are the same bit for bit.
 Shapes: B batch, L length, D channels, N state size; s stretches of time; P parts of the sums over channels.
 """
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import torch
 import triton
 from torch import Tensor
 
+from sidewinder.ops.dispatch import channels_together
 from sidewinder.ops.gpu_function import Function, GpuFunction
-from sidewinder.ops.kernels import selective_scan as kernels
-from sidewinder.ops.kernels import selective_scan_backward as backward_kernels
+from sidewinder.ops.kernels.selective_scan_rows import ROWS
+from sidewinder.ops.selective_scan_launches import ScanProblem, saved_tokens
 
 SPAN_BYTES = 1 << 30
 """Memory for the states of one span during backward."""
-STATES_A_PROGRAM = 16
-"""States that one program of the kernels without sums over N runs over."""
-CHANNELS_A_WARP = 64
-"""Two channels a thread halve the loads of B and C and the sums over channels; four need too many registers."""
-GRADIENT_WARPS = 4
-"""Warps a program of the largest kernel, where sharing loads in the cache gains a little."""
-WARPS_WANTED = 132 * 16
-"""Warps that fill a large GPU; fewer leave the special-function units idle."""
 
 
-def _saved_tokens(state_size: int) -> int:
-    """Tokens between the states that forward keeps: their memory stays below that of the inputs in bfloat16."""
-    return 256 if state_size <= 64 else 512
-
-
-def _grid(channels: int, middle: int, batch: int, block: int) -> tuple[int, int, int]:
-    return triton.cdiv(channels, block), middle, batch
-
-
-class _Problem:
-    """Inputs in the form that the kernels take, and the launches."""
-
-    def __init__(
-        self, x_BLD: Tensor, dt_BLD: Tensor, A_DN: Tensor, B_BLN: Tensor, C_BLN: Tensor, resets_BL: Tensor | None
-    ) -> None:
-        self.x_BLD, self.dt_BLD, self.resets_BL = x_BLD, dt_BLD, resets_BL
-        self.batch, self.length, self.channels = x_BLD.shape
-        self.state_size = A_DN.shape[1]
-        self.a2_ND = (A_DN.float() * math.log2(math.e)).T.contiguous()
-        self.padded = kernels.ROWS * triton.cdiv(self.length, kernels.ROWS)
-        pairs_BNL2 = self.empty(self.batch, self.state_size, self.padded, 2)
-        pairs_BNL2[:, :, : self.length, 0] = B_BLN.transpose(1, 2)
-        pairs_BNL2[:, :, : self.length, 1] = C_BLN.transpose(1, 2)
-        if self.padded > self.length:
-            pairs_BNL2[:, :, self.length :] = 0
-        self.bc_BNL = pairs_BNL2.view(torch.int64)[..., 0]
-        self.block = CHANNELS_A_WARP
-        self.launch = {"ROWS": kernels.ROWS, "BLOCK": self.block, "num_warps": 1}
-        self.sizes = (self.length, self.padded, self.channels, self.state_size)
-
-    def empty(self, *shape: int) -> Tensor:
-        return torch.empty(*shape, dtype=torch.float32, device=self.x_BLD.device)
-
-    def state(self, given_BDN: Tensor | None) -> Tensor:
-        """A state of its own (B, N, D), zero where none is given."""
-        state_BND = self.empty(self.batch, self.state_size, self.channels)
-        return state_BND.zero_() if given_BDN is None else state_BND.copy_(given_BDN.transpose(1, 2))
-
-    def stretch(self, begin: int, end: int, step: int) -> int:
-        """Tokens a stretch, a multiple of `step`: as few stretches as fill the GPU."""
-        warps = self.batch * triton.cdiv(self.channels, CHANNELS_A_WARP)
-        stretches = max(1, min(triton.cdiv(end - begin, step), WARPS_WANTED // warps))
-        return step * triton.cdiv(triton.cdiv(end - begin, stretches), step)
-
-    def own_states(self, stretch: int) -> tuple[Tensor, Tensor]:
-        """The state that each stretch but the last reaches from 0, and its sum of dt."""
-        s = triton.cdiv(self.length, stretch) - 1
-        states_BsND = self.empty(self.batch, s, self.state_size, self.channels)
-        dt_sums_BsD = self.empty(self.batch, s, self.channels)
-        blocks = s * triton.cdiv(self.state_size, STATES_A_PROGRAM)
-        kernels.states_kernel[_grid(self.channels, blocks, self.batch, self.block)](
-            self.x_BLD, self.dt_BLD, self.a2_ND, self.bc_BNL, None, self.resets_BL, states_BsND, dt_sums_BsD,
-            0, s * stretch, *self.sizes, stretch, STATES_A_PROGRAM,
-            *self.x_BLD.stride()[:2], *self.dt_BLD.stride()[:2], FINE=False, **self.launch,
-        )  # fmt: skip
-        return states_BsND, dt_sums_BsD
-
-    def step_states(self, saved_BsND: Tensor, begin: int, end: int, stretch: int) -> Tensor:
-        """The state before every step of the tokens `begin` … `end`, from the saved one of each stretch."""
-        steps = triton.cdiv(end - begin, kernels.ROWS)
-        states_BrND = self.empty(self.batch, steps, self.state_size, self.channels)
-        blocks = triton.cdiv(end - begin, stretch) * triton.cdiv(self.state_size, STATES_A_PROGRAM)
-        kernels.states_kernel[_grid(self.channels, blocks, self.batch, self.block)](
-            self.x_BLD, self.dt_BLD, self.a2_ND, self.bc_BNL, saved_BsND, self.resets_BL, states_BrND, states_BrND,
-            begin, end, *self.sizes, stretch, STATES_A_PROGRAM,
-            *self.x_BLD.stride()[:2], *self.dt_BLD.stride()[:2], FINE=True, **self.launch,
-        )  # fmt: skip
-        return states_BrND
-
-    def chain(self, dt_sums_BsD: Tensor, incoming_BND: Tensor, parts_BsND: Tensor, *, reverse: bool) -> Tensor:
-        """What comes in to each stretch, from what each but the last adds by itself (the first, for `reverse`)."""
-        stretches = parts_BsND.shape[1] + 1
-        entering_BsND = self.empty(self.batch, stretches, self.state_size, self.channels)
-        kernels.chain_kernel[(triton.cdiv(self.channels, 128), self.state_size, self.batch)](
-            self.a2_ND, dt_sums_BsD, incoming_BND, parts_BsND, entering_BsND, self.channels, self.state_size,
-            stretches, REVERSE=reverse, BLOCK=128, num_warps=4,
-        )  # fmt: skip
-        return entering_BsND
-
-    def outputs(self, skip_D: Tensor, states_BsND: Tensor, stretch: int, saved_BsND: Tensor) -> Tensor:
-        y_BLD = torch.empty(self.x_BLD.shape, dtype=self.x_BLD.dtype, device=self.x_BLD.device)
-        kernels.output_kernel[_grid(self.channels, states_BsND.shape[1], self.batch, self.block)](
-            self.x_BLD, self.dt_BLD, self.a2_ND, self.bc_BNL, skip_D, self.resets_BL, states_BsND, saved_BsND, y_BLD,
-            *self.sizes, stretch, _saved_tokens(self.state_size),
-            *self.x_BLD.stride()[:2], *self.dt_BLD.stride()[:2], **self.launch,
-        )  # fmt: skip
-        return y_BLD
-
-    def adjoints(self, dy_BLD: Tensor, begin: int, end: int, stretch: int) -> tuple[Tensor, Tensor]:
-        """What each stretch but the first adds by itself to the gradient of the state entering it; its sum of dt."""
-        begin += stretch
-        s = triton.cdiv(end - begin, stretch)
-        q_BsND = self.empty(self.batch, s, self.state_size, self.channels)
-        dt_sums_BsD = self.empty(self.batch, s, self.channels)
-        blocks = s * triton.cdiv(self.state_size, STATES_A_PROGRAM)
-        backward_kernels.adjoint_kernel[_grid(self.channels, blocks, self.batch, self.block)](
-            self.dt_BLD, dy_BLD, self.a2_ND, self.bc_BNL, self.resets_BL, q_BsND, dt_sums_BsD,
-            begin, end, *self.sizes, stretch, STATES_A_PROGRAM,
-            *self.dt_BLD.stride()[:2], *dy_BLD.stride()[:2], **self.launch,
-        )  # fmt: skip
-        return q_BsND, dt_sums_BsD
-
-    def gradients(
-        self, given: tuple[Tensor, ...], q_BsND: Tensor, sums: tuple[Tensor, ...], begin: int, end: int, stretch: int
-    ) -> Tensor:
-        """Fills in the gradients of the span; returns those of B and C (2, P, B, N, padded tokens), not yet summed."""
-        (dy_BLD, skip_D, states_BrND), (dx_BLD, d_dt_BLD, d_a2_BsND, d_skip_BsD) = given, sums
-        # The sums over channels are written for NVIDIA's warps; elsewhere the compiler puts them together, by program.
-        exchanged = torch.version.cuda is not None and not triton.knobs.runtime.interpret
-        warps = min(GRADIENT_WARPS, triton.next_power_of_2(triton.cdiv(self.channels, self.block)))
-        programs = triton.cdiv(self.channels, self.block * warps)
-        tokens = kernels.ROWS * triton.cdiv(end - begin, kernels.ROWS)
-        parts = programs * (warps if exchanged else 1)
-        parts_2PBNl = self.empty(2, parts, self.batch, self.state_size, tokens)
-        backward_kernels.gradient_kernel[(programs, q_BsND.shape[1], self.batch)](
-            self.x_BLD, self.dt_BLD, dy_BLD, self.a2_ND, self.bc_BNL, skip_D, self.resets_BL, states_BrND, q_BsND,
-            dx_BLD, d_dt_BLD, d_a2_BsND, parts_2PBNl[0], parts_2PBNl[1], d_skip_BsD, begin, end, *self.sizes, stretch,
-            *self.x_BLD.stride()[:2], *self.dt_BLD.stride()[:2], *dy_BLD.stride()[:2],
-            EXCHANGED=exchanged, ROWS=kernels.ROWS, BLOCK=self.block * warps, num_warps=warps,
-        )  # fmt: skip
-        return parts_2PBNl
-
-
-def _forward(
+def scan_forward(
     x_BLD: Tensor,
     dt_BLD: Tensor,
     A_DN: Tensor,
     B_BLN: Tensor,
     C_BLN: Tensor,
     D_D: Tensor,
+    z_BLD: Tensor | None,
+    dt_bias_D: Tensor | None,
     initial_BDN: Tensor | None,
     resets_BL: Tensor | None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Outputs, the last state, and the states every few hundred tokens for the backward pass."""
-    problem = _Problem(x_BLD, dt_BLD, A_DN, B_BLN, C_BLN, resets_BL)
+    problem = ScanProblem(x_BLD, dt_BLD, A_DN, B_BLN, C_BLN, dt_bias_D, resets_BL)
     batch, length, channels = x_BLD.shape
-    every = _saved_tokens(problem.state_size)
+    every = saved_tokens(problem.state_size)
     start_BND = problem.state(initial_BDN)
-    stretch = problem.stretch(0, length, kernels.ROWS * 16)
+    stretch = problem.stretch(0, length, ROWS * 16)
     if stretch < length:
         parts_BsND, dt_sums_BsD = problem.own_states(stretch)
         states_BsND = problem.chain(dt_sums_BsD, start_BND, parts_BsND, reverse=False)
     else:
         states_BsND = start_BND[:, None]
     saved_BsND = problem.empty(batch, triton.cdiv(length, every), problem.state_size, channels)
-    y_BLD = problem.outputs(D_D, states_BsND, stretch, saved_BsND)
+    y_BLD = problem.outputs(D_D, z_BLD, states_BsND, stretch, saved_BsND)
     return y_BLD, states_BsND[:, -1].transpose(1, 2).contiguous(), saved_BsND
 
 
-def _forward_shapes(x_BLD, dt_BLD, A_DN, B_BLN, C_BLN, D_D, initial_BDN, resets_BL):  # type: ignore[no-untyped-def]
+def scan_forward_shapes(x_BLD, dt_BLD, A_DN, *_):  # type: ignore[no-untyped-def]
+    """Empty results of `scan_forward`."""
     batch, length, channels = x_BLD.shape
     state_size = A_DN.shape[1]
-    saved = triton.cdiv(length, _saved_tokens(state_size))
+    saved = triton.cdiv(length, saved_tokens(state_size))
     final_BDN = x_BLD.new_empty(batch, channels, state_size, dtype=torch.float32)
     saved_BsND = x_BLD.new_empty(batch, saved, state_size, channels, dtype=torch.float32)
     return x_BLD.new_empty(x_BLD.shape), final_BDN, saved_BsND
 
 
-def _backward(
+def scan_backward(
     dy_BLD: Tensor,
     d_final_BDN: Tensor | None,
     x_BLD: Tensor,
@@ -200,23 +73,33 @@ def _backward(
     B_BLN: Tensor,
     C_BLN: Tensor,
     D_D: Tensor,
+    z_BLD: Tensor | None,
+    dt_bias_D: Tensor | None,
     resets_BL: Tensor | None,
     saved_BsND: Tensor,
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """Gradients of x, dt, A, B, C, D and the initial state."""
-    problem = _Problem(x_BLD, dt_BLD, A_DN, B_BLN, C_BLN, resets_BL)
+    y_BLD: Tensor | None,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """Gradients of x, dt, A, B, C, D, z, the bias of dt and the initial state; with z, `y` is the gated output.
+
+    Those of z and the bias are empty where these are None.
+    """
+    problem = ScanProblem(x_BLD, dt_BLD, A_DN, B_BLN, C_BLN, dt_bias_D, resets_BL)
     batch, length, channels = x_BLD.shape
-    state_size, every = problem.state_size, _saved_tokens(problem.state_size)
+    state_size, every = problem.state_size, saved_tokens(problem.state_size)
     dy_BLD = dy_BLD if dy_BLD.stride(2) == 1 else dy_BLD.contiguous()
+    dz_BLD = dy_BLD.new_empty(0)
+    if z_BLD is not None:
+        assert y_BLD is not None
+        dy_BLD, dz_BLD = problem.through_gate(dy_BLD, z_BLD, y_BLD)
     dx_BLD, d_dt_BLD = (torch.empty(x_BLD.shape, dtype=t.dtype, device=t.device) for t in (x_BLD, dt_BLD))
     d_bc_2BNL = problem.empty(2, batch, state_size, problem.padded)
     q_BND = problem.state(d_final_BDN)
-    span = every * max(1, SPAN_BYTES * kernels.ROWS // (4 * batch * state_size * channels * every))
+    span = every * max(1, SPAN_BYTES * ROWS // (4 * batch * state_size * channels * every))
     span = min(span, every * triton.cdiv(length, every))
-    stretch = problem.stretch(0, span, kernels.ROWS * 8)
+    stretch = problem.stretch(0, span, ROWS * 8)
     s = triton.cdiv(span, stretch)
     d_a2_BsND = problem.empty(batch, s, state_size, channels).zero_()
-    d_skip_BsD = problem.empty(batch, s, channels).zero_()
+    d_sums_2BsD = problem.empty(2, batch, s, channels).zero_()  # Of D and of the bias.
     for begin in range(length - 1 - (length - 1) % span, -1, -span):
         end = min(begin + span, length)
         saved_here_BsND = saved_BsND[:, begin // every : triton.cdiv(end, every)].contiguous()
@@ -226,48 +109,61 @@ def _backward(
             q_BsND = problem.chain(dt_sums_BsD, q_BND, parts_BsND, reverse=True)
         else:
             q_BsND = q_BND[:, None]
-        given, sums = (dy_BLD, D_D, states_BrND), (dx_BLD, d_dt_BLD, d_a2_BsND, d_skip_BsD)
+        given, sums = (dy_BLD, D_D, states_BrND), (dx_BLD, d_dt_BLD, d_a2_BsND, d_sums_2BsD)
         parts_2PBNl = problem.gradients(given, q_BsND, sums, begin, end, stretch)
         torch.sum(parts_2PBNl, 1, out=d_bc_2BNL[..., begin : begin + parts_2PBNl.shape[-1]])
         q_BND = q_BsND[:, 0].contiguous()
     d_bc_2BLN = d_bc_2BNL[..., :length].transpose(2, 3)
+    d_skip_D, d_bias_D = d_sums_2BsD.sum((1, 2))
     return (
         dx_BLD,
         d_dt_BLD,
         d_a2_BsND.sum((0, 1)).T.to(A_DN.dtype).contiguous(),
         d_bc_2BLN[0].to(B_BLN.dtype).contiguous(),
         d_bc_2BLN[1].to(C_BLN.dtype).contiguous(),
-        d_skip_BsD.sum((0, 1)).to(D_D.dtype),
+        d_skip_D.to(D_D.dtype, copy=True),
+        dz_BLD,
+        d_skip_D.new_empty(0) if dt_bias_D is None else d_bias_D.to(dt_bias_D.dtype, copy=True),
         q_BND.transpose(1, 2).contiguous(),
     )
 
 
 def _backward_shapes(  # type: ignore[no-untyped-def]
-    dy_BLD, d_final_BDN, x_BLD, dt_BLD, A_DN, B_BLN, C_BLN, D_D, resets_BL, saved_BsND
+    dy_BLD, d_final_BDN, x_BLD, dt_BLD, A_DN, B_BLN, C_BLN, D_D, z_BLD, dt_bias_D, resets_BL, saved_BsND, y_BLD
 ):
     gradients = (part.new_empty(part.shape) for part in (x_BLD, dt_BLD, A_DN, B_BLN, C_BLN, D_D))
-    return *gradients, saved_BsND.new_empty(x_BLD.shape[0], *A_DN.shape)
+    dz_BLD = dy_BLD.new_empty(0) if z_BLD is None else z_BLD.new_empty(z_BLD.shape)
+    d_bias_D = saved_BsND.new_empty(0) if dt_bias_D is None else dt_bias_D.new_empty(dt_bias_D.shape)
+    return *gradients, dz_BLD, d_bias_D, saved_BsND.new_empty(x_BLD.shape[0], *A_DN.shape)
 
 
 def _remember(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
     *kept, initial_BDN, resets_BL = inputs
+    y_BLD, _, saved_BsND = output
     ctx.initial_dtype = None if initial_BDN is None else initial_BDN.dtype
-    ctx.save_for_backward(*kept, resets_BL, output[2])
+    ctx.save_for_backward(*kept, resets_BL, saved_BsND, None if kept[6] is None else y_BLD)
 
 
 def _gradients(
     backward: Function, ctx: Any, dy_BLD: Tensor | None, d_final_BDN: Tensor | None, _: None
 ) -> tuple[Tensor | None, ...]:
-    dy_BLD = torch.zeros_like(ctx.saved_tensors[0]) if dy_BLD is None else dy_BLD
-    *gradients, d_initial_BDN = backward(dy_BLD, d_final_BDN, *ctx.saved_tensors)
-    return *gradients, None if ctx.initial_dtype is None else d_initial_BDN.to(ctx.initial_dtype), None
+    kept = ctx.saved_tensors
+    dy_BLD = torch.zeros_like(kept[0]) if dy_BLD is None else dy_BLD
+    *gradients, dz_BLD, d_bias_D, d_initial_BDN = backward(dy_BLD, d_final_BDN, *kept)
+    return (
+        *gradients,
+        None if kept[6] is None else dz_BLD,
+        None if kept[7] is None else d_bias_D,
+        None if ctx.initial_dtype is None else d_initial_BDN.to(ctx.initial_dtype),
+        None,
+    )
 
 
 _scan = GpuFunction(
     "selective_scan",
-    forward=_forward,
-    forward_shapes=_forward_shapes,
-    backward=_backward,
+    forward=scan_forward,
+    forward_shapes=scan_forward_shapes,
+    backward=scan_backward,
     backward_shapes=_backward_shapes,
     remember=_remember,
     gradients=_gradients,
@@ -282,14 +178,19 @@ def selective_scan_triton(
     C_BLN: Tensor,
     D_D: Tensor,
     *,
+    z_BLD: Tensor | None = None,
+    dt_bias_D: Tensor | None = None,
     initial_BDN: Tensor | None = None,
     resets_BL: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """As `selective_scan`, for bfloat16, float16 or float32 on a GPU, any state size; the state is float32.
 
-    The output has the type of `x`. `x` and `dt` may be slices: only their channels must be contiguous.
+    The output has the type of `x`. `x`, `dt` and `z` may be slices: only their channels must be contiguous.
     """
-    x_BLD, dt_BLD = (part if part.stride(2) == 1 else part.contiguous() for part in (x_BLD, dt_BLD))
+    x_BLD, dt_BLD = channels_together(x_BLD), channels_together(dt_BLD)
+    z_BLD = None if z_BLD is None else channels_together(z_BLD)
+    dt_bias_D = None if dt_bias_D is None else dt_bias_D.contiguous()
     resets_BL = None if resets_BL is None else resets_BL.contiguous()
-    y_BLD, final_BDN, _ = _scan(x_BLD, dt_BLD, A_DN, B_BLN, C_BLN, D_D.contiguous(), initial_BDN, resets_BL)
+    inputs = (x_BLD, dt_BLD, A_DN, B_BLN, C_BLN, D_D.contiguous(), z_BLD, dt_bias_D, initial_BDN, resets_BL)
+    y_BLD, final_BDN, _ = _scan(*inputs)
     return y_BLD, final_BDN

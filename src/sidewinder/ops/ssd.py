@@ -25,6 +25,8 @@ from torch.autograd.function import once_differentiable
 from sidewinder.ops.dispatch import on_gpu
 from sidewinder.ops.linear_scan import scan_backward_, scan_forward_
 
+LARGEST_STATE = 256
+"""State size up to which a program of the GPU's kernels can hold what it needs; the plain form takes any."""
 BLOCK_TOKENS = 1024
 """Tokens of a block, over the whole batch: what a block needs should stay in the cache nearest to the core."""
 
@@ -74,7 +76,7 @@ def ssd(
     `resets_BL` is true at the first token of a document, where the state starts afresh. The arithmetic is float64 where
     `A` is, else float32.
     """
-    if on_gpu(x_BLHP, "mamba_ssm"):
+    if on_gpu(x_BLHP) and B_BLGN.shape[3] <= LARGEST_STATE:
         from sidewinder.ops.ssd_triton import ssd_triton
 
         states = {"initial_BHPN": initial_BHPN, "resets_BL": resets_BL}

@@ -52,7 +52,6 @@ def prepare_inference(training: Training) -> torch.device:
 def _be_deterministic() -> None:
     """The same bits on every run: on a CPU at no cost, on a GPU with slower kernels."""
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS is deterministic only with this.
-    os.environ.setdefault("MAMBA_DETERMINISTIC", "1")  # And mamba-ssm's kernels with this.
     # The same as use_deterministic_algorithms(True), without its import of the compiler (0.8 s of each start).
     torch.set_deterministic_debug_mode("error")
     # A debugging aid, on by default, that fills every new tensor.

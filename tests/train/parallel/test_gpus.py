@@ -17,8 +17,7 @@ from test_meshes import FOUR, PACKED, TWO_RANKS, case, name_of, run_ranks
 from sidewinder.train.parallel.world import World
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two GPUs")]
-LOSS = {"float32": 4e-3, "bfloat16": 2e-2}
-"""mamba-ssm's SSD takes its products in TF32 where inputs are float32."""
+LOSS = {"float32": 5e-5, "bfloat16": 2e-2}
 LENGTHS = {"context_tokens": 256, "budget_tokens": 5 * 8 * 256}
 
 

@@ -13,12 +13,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-
-@triton.jit
-def _sigmoid(x):
-    # rsqrt(v)² is 1 / v with one special-function instruction, where a division takes about eight instructions.
-    root = tl.rsqrt(1.0 + tl.exp2(-1.4426950408889634 * x))
-    return root * root
+from sidewinder.ops.kernels.activations import sigmoid
 
 
 @triton.jit
@@ -49,26 +44,57 @@ def _taps(weight, c, channels, WIDTH: tl.constexpr):
 
 
 @triton.jit
+def _sum_taps(row, past, taps, offset, reset, WIDTH: tl.constexpr):
+    """The weighted sum at one token, and the inputs in it, newest first; at a reset (None: there are none) no past."""
+    total = offset + row * taps[0]
+    seen = (row,)
+    for back in tl.static_range(1, WIDTH):
+        earlier = past[back - 1]
+        if reset is not None:
+            earlier = tl.where(reset, 0.0, earlier)
+        total += earlier * taps[back]
+        seen = seen + (earlier,)
+    return total, seen
+
+
+@triton.jit
+def _give_back(d_total, d_own, taps, seen, d_taps, pending, visible, reset, WIDTH: tl.constexpr):
+    """What the gradient of one token's sum adds to those of the taps and of the inputs in it.
+
+    Returns the taps' sums, the gradients so far of the inputs 0, 1, … tokens back, and which of 1, … are still seen.
+    """
+    sums = ()
+    moved = (d_total * taps[0],)
+    still = ()
+    for back in tl.static_range(WIDTH):
+        sums = sums + (d_taps[back] + d_own * seen[back],)
+        if back > 0:
+            part = d_total * taps[back]
+            if reset is not None:
+                through = visible[back - 1] & (reset == 0)
+                part = tl.where(through, part, 0.0)
+                still = still + (through,)
+            moved = moved + (pending[back - 1] + part,)
+    return sums, moved, still
+
+
+@triton.jit
+def _visible(resets, start, always, WIDTH: tl.constexpr):
+    """Entry j: no document starts after the input j + 1 tokens back, up to the token before `start`."""
+    visible = ()
+    open_past = always
+    for back in tl.static_range(1, WIDTH):
+        visible = visible + (open_past,)
+        if resets is not None:
+            open_past = open_past & (tl.load(resets - back, mask=start >= back, other=0) == 0)
+    return visible
+
+
+@triton.jit
 def forward_kernel(
-    x,
-    weight,
-    bias,
-    initial,
-    resets,
-    y,
-    length,
-    channels,
-    segment,
-    x_b,
-    x_l,
-    initial_b,
-    initial_s,
-    WIDTH: tl.constexpr,
-    SILU: tl.constexpr,
-    HAS_INITIAL: tl.constexpr,
-    ROWS: tl.constexpr,
-    BLOCK: tl.constexpr,
-):
+    x, weight, bias, initial, resets, y, length, channels, segment, x_b, x_l, initial_b, initial_s,
+    WIDTH: tl.constexpr, SILU: tl.constexpr, HAS_INITIAL: tl.constexpr, ROWS: tl.constexpr, BLOCK: tl.constexpr,
+):  # fmt: skip
     c = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     in_c = c < channels
     start = tl.program_id(1) * segment
@@ -88,49 +114,24 @@ def forward_kernel(
         for i in tl.static_range(ROWS):
             rows = rows + (tl.load(x + (step + i) * x_l, mask=in_c & (step + i < left), other=0.0),)
         for i in tl.static_range(ROWS):
-            row = rows[i].to(tl.float32)
-            total = offset + row * taps[0]
-            if resets is not None:
-                reset = tl.load(resets + step + i, mask=step + i < left, other=0) != 0
-            seen = (row,)
-            for back in tl.static_range(1, WIDTH):
-                earlier = past[back - 1]
-                if resets is not None:
-                    earlier = tl.where(reset, 0.0, earlier)
-                total += earlier * taps[back]
-                seen = seen + (earlier,)
+            reset = None if resets is None else tl.load(resets + step + i, mask=step + i < left, other=0) != 0
+            total, seen = _sum_taps(rows[i].to(tl.float32), past, taps, offset, reset, WIDTH)
             past = seen[: WIDTH - 1]
             if SILU:
-                total *= _sigmoid(total)
+                total *= sigmoid(total)
             tl.store(y + (step + i) * channels, total.to(y.dtype.element_ty), mask=in_c & (step + i < left))
 
 
 @triton.jit
 def backward_kernel(
-    x,
-    weight,
-    bias,
-    initial,
-    resets,
-    dy,
-    dx,
-    d_initial,
-    sums,
-    length,
-    channels,
-    segment,
-    x_b,
-    x_l,
-    initial_b,
-    initial_s,
-    dy_b,
-    dy_l,
-    WIDTH: tl.constexpr,
-    SILU: tl.constexpr,
-    HAS_INITIAL: tl.constexpr,
-    ROWS: tl.constexpr,
-    BLOCK: tl.constexpr,
-):
+    x, weight, bias, initial, resets, dy, more_dy, dx, y, d_initial, sums,
+    length, channels, segment, x_b, x_l, initial_b, initial_s, dy_b, dy_l, dx_b, dx_l,
+    WIDTH: tl.constexpr, SILU: tl.constexpr, HAS_INITIAL: tl.constexpr, ROWS: tl.constexpr, BLOCK: tl.constexpr,
+):  # fmt: skip
+    """Gradients of x and the initial inputs, and this program's part of the weight's and the bias's, (P, C · (W + 1)).
+
+    The outputs' gradient is `dy`, plus `more_dy` (B, L, C) where that is given. `y`, where given, gets the outputs.
+    """
     c = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     in_c = c < channels
     start = tl.program_id(1) * segment
@@ -140,7 +141,11 @@ def backward_kernel(
     first = b * length + start
     x += b * x_b + start.to(tl.int64) * x_l + c
     dy += b * dy_b + start.to(tl.int64) * dy_l + c
-    dx += first * channels + c
+    dx += b * dx_b + start.to(tl.int64) * dx_l + c
+    if more_dy is not None:
+        more_dy += first * channels + c
+    if y is not None:
+        y += first * channels + c
     initial += b * initial_b + c
     d_initial += b * (WIDTH - 1) * channels + c
     sums += (b * tl.num_programs(1) + tl.program_id(1)) * (WIDTH + 1) * channels
@@ -149,74 +154,52 @@ def backward_kernel(
     taps = _taps(weight, c, channels, WIDTH)
     offset = tl.load(bias + c, mask=in_c, other=0.0).to(tl.float32)
     past = _past(x, x_l, initial, initial_s, resets, start, in_c, WIDTH, HAS_INITIAL)
-    zero = tl.zeros([BLOCK], tl.float32)
-    d_bias = zero
-    d_taps = (zero,)
+    always = start >= 0
+    visible = _visible(resets, start, always, WIDTH)
+    d_bias = tl.zeros([BLOCK], tl.float32)
+    d_taps = (d_bias,)
     # pending[j] is the gradient so far of the input j + 1 tokens back.
     pending = ()
     for _ in tl.static_range(1, WIDTH):
-        d_taps = d_taps + (zero,)
-        pending = pending + (zero,)
-    # visible[j]: no document starts after the input j + 1 tokens back, up to the token before this one.
-    visible = ()
-    open_past = start >= 0
-    for back in tl.static_range(1, WIDTH):
-        visible = visible + (open_past,)
-        if resets is not None:
-            open_past = open_past & (tl.load(resets - back, mask=start >= back, other=0) == 0)
+        d_taps = d_taps + (d_bias,)
+        pending = pending + (d_bias,)
     # The last steps, past the segment, finish the gradients of its last W − 1 inputs.
     for step in range(0, own + WIDTH - 1, ROWS):
         rows = ()
         d_rows = ()
+        more_rows = ()
         for i in tl.static_range(ROWS):
             there = in_c & (step + i < left)
             rows = rows + (tl.load(x + (step + i) * x_l, mask=there, other=0.0),)
             d_rows = d_rows + (tl.load(dy + (step + i) * dy_l, mask=there, other=0.0),)
+            if more_dy is not None:
+                more_rows = more_rows + (tl.load(more_dy + (step + i) * channels, mask=there, other=0.0),)
         for i in tl.static_range(ROWS):
             t = step + i
-            row = rows[i].to(tl.float32)
             d_total = d_rows[i].to(tl.float32)
-            if resets is not None:
-                reset = tl.load(resets + t, mask=t < left, other=0) != 0
-            total = offset + row * taps[0]
-            seen = (row,)
-            for back in tl.static_range(1, WIDTH):
-                earlier = past[back - 1]
-                if resets is not None:
-                    earlier = tl.where(reset, 0.0, earlier)
-                total += earlier * taps[back]
-                seen = seen + (earlier,)
+            if more_dy is not None:
+                d_total += more_rows[i].to(tl.float32)
+            reset = None if resets is None else tl.load(resets + t, mask=t < left, other=0) != 0
+            total, seen = _sum_taps(rows[i].to(tl.float32), past, taps, offset, reset, WIDTH)
             if SILU:
-                gate = _sigmoid(total)
+                gate = sigmoid(total)
                 d_total *= gate * (1.0 + total * (1.0 - gate))
+                total *= gate
+            if y is not None:
+                tl.store(y + t * channels, total.to(y.dtype.element_ty), mask=in_c & (t < own))
             d_own = tl.where(t < own, d_total, 0.0)
             d_bias += d_own
-            sums_now = ()
-            moved = (d_total * taps[0],)
-            still = (start >= 0,)
-            for back in tl.static_range(WIDTH):
-                sums_now = sums_now + (d_taps[back] + d_own * seen[back],)
-                if back > 0:
-                    part = d_total * taps[back]
-                    if resets is not None:
-                        through = visible[back - 1] & (reset == 0)
-                        part = tl.where(through, part, 0.0)
-                        still = still + (through,)
-                    moved = moved + (pending[back - 1] + part,)
-            d_taps = sums_now
+            d_taps, moved, still = _give_back(d_total, d_own, taps, seen, d_taps, pending, visible, reset, WIDTH)
             past = seen[: WIDTH - 1]
             pending = moved[: WIDTH - 1]
             if resets is not None:
-                visible = still[: WIDTH - 1]
+                visible = ((always,) + still)[: WIDTH - 1]
             done = t - (WIDTH - 1)
-            finished = moved[WIDTH - 1].to(dx.dtype.element_ty)
-            tl.store(dx + done * channels, finished, mask=in_c & (done >= 0) & (done < own))
+            finished = moved[WIDTH - 1]
+            tl.store(dx + done * dx_l, finished.to(dx.dtype.element_ty), mask=in_c & (done >= 0) & (done < own))
             if HAS_INITIAL:
-                tl.store(
-                    d_initial + t * channels,
-                    moved[WIDTH - 1].to(d_initial.dtype.element_ty),
-                    mask=in_c & (start == 0) & (done < 0),
-                )
+                given = in_c & (start == 0) & (done < 0)
+                tl.store(d_initial + t * channels, finished.to(d_initial.dtype.element_ty), mask=given)
     for back in tl.static_range(WIDTH):
         tl.store(sums + c * WIDTH + (WIDTH - 1 - back), d_taps[back], mask=in_c)
     tl.store(sums + WIDTH * channels + c, d_bias, mask=in_c)

@@ -38,6 +38,7 @@ def backward_kernel(
     x_r,
     z_r,
     dy_r,
+    dz_r,
     rows,
     channels,
     group,
@@ -65,5 +66,5 @@ def backward_kernel(
         d_gated_E = inverse * (d_normed_E - normed_E * (tl.sum(d_normed_E * normed_E) / group))
         tl.store(dx + row * channels + d, (d_gated_E * silu_E).to(dx.dtype.element_ty), mask=in_e)
         dz_E = d_gated_E * x_E * (open_E + silu_E * (1.0 - open_E))
-        tl.store(dz + row * channels + d, dz_E.to(dz.dtype.element_ty), mask=in_e)
+        tl.store(dz + row * dz_r + d, dz_E.to(dz.dtype.element_ty), mask=in_e)
     tl.store(d_weight + part * channels + d, d_weight_E, mask=in_e)

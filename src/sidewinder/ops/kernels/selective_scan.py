@@ -7,7 +7,7 @@ A program covers BLOCK channels and a stretch of time, ROWS tokens at a step; at
 so that any N fits. What crosses programs or steps lies in float32 buffers (…, N, D): a state entering a stretch, or its
 gradient q, that of the state before a token. Decays are exp2(dt · A2) with A2 = A / ln 2; a reset makes them 0.
 B and C travel as one 64-bit word a token and state (B low, C high), since every thread loads each: (B, N, L) with L
-padded to whole steps.
+padded to whole steps. With `dt_bias` (D) the step size is softplus(dt + dt_bias), made again by every kernel.
 Shapes: B batch, L length, D channels, N state size; s stretches of time.
 """
 
@@ -16,93 +16,85 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-ROWS = 8
-"""Tokens a step. The kernels hold ROWS rows of each input in registers; the sums over channels are written for 8."""
+from sidewinder.ops.kernels.activations import gate
+from sidewinder.ops.kernels.selective_scan_rows import (
+    decays_of,
+    high,
+    load_rows,
+    load_steps,
+    load_words,
+    long_,
+    low,
+    order,
+)
 
 
 @triton.jit
-def long_(value):
-    """A scalar as int64, also where it is a constant (an argument of 1 is one)."""
-    return tl.full((), value, tl.int64)
+def own_states_kernel(
+    x, dt, dt_bias, a2, bc, resets, states, dt_sums,
+    stretches, length, padded, channels, state_size, stretch, states_a_program, x_b, x_l, dt_b, dt_l,
+    ROWS: tl.constexpr, BLOCK: tl.constexpr,
+):  # fmt: skip
+    """The state that each whole stretch reaches from 0 (B, s, N, D), and its sum of dt (B, s, D).
+
+    The sum is infinite where a reset lies in the stretch.
+    """
+    d = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    in_d = d < channels
+    s = tl.program_id(1) % stretches
+    first_n = tl.program_id(1) // stretches * states_a_program
+    last_n = min(first_n + states_a_program, state_size)
+    b = tl.program_id(2).to(tl.int64)
+    start = s * stretch
+    x += b * x_b + d
+    dt += b * dt_b + d
+    bc += b * state_size * padded
+    if resets is not None:
+        resets += b * length
+    per_state = long_(channels)
+    states += ((b * stretches + s) * state_size) * per_state + d
+    bias_d = None if dt_bias is None else tl.load(dt_bias + d, mask=in_d, other=0.0).to(tl.float32)
+    total = tl.zeros([BLOCK], tl.float32)
+    crossed = start < 0
+    for token in range(start, start + stretch, ROWS):
+        at = long_(token)
+        dt_rows = load_steps(dt + at * dt_l, dt_l, bias_d, ROWS, in_d, ROWS)
+        x_rows = load_rows(x + at * x_l, x_l, ROWS, in_d, ROWS)
+        u_rows = ()
+        for i in tl.static_range(ROWS):
+            u_rows = u_rows + (dt_rows[i] * x_rows[i],)
+            total += dt_rows[i]
+            if resets is not None:
+                crossed = crossed | (tl.load(resets + at + i) != 0)
+        # What the next state needs is loaded before this one is computed.
+        known = in_d & (token > start)
+        next_words = load_words(bc + at + first_n * padded, ROWS)
+        next_coefficient = tl.load(a2 + first_n * channels + d, mask=in_d, other=0.0)
+        next_h = tl.load(states + first_n * channels, mask=known, other=0.0)
+        for n in range(first_n, last_n):
+            words, coefficient, h = next_words, next_coefficient, next_h
+            ahead = min(n + 1, last_n - 1)
+            next_words = load_words(bc + at + ahead * padded, ROWS)
+            next_coefficient = tl.load(a2 + ahead * channels + d, mask=in_d, other=0.0)
+            next_h = tl.load(states + ahead * channels, mask=known, other=0.0)
+            order(state_size < 0, next_h, a2)
+            decays = decays_of(dt_rows, coefficient, None if resets is None else resets + at, ROWS, ROWS)
+            for i in tl.static_range(ROWS):
+                h = decays[i] * h + u_rows[i] * low(words[i])
+            tl.store(states + n * channels, h, mask=in_d)
+    total = tl.where(crossed, float("inf"), total)
+    tl.store(dt_sums + (b * stretches + s) * per_state + d, total, mask=in_d & (first_n == 0))
 
 
 @triton.jit
-def load_rows(start, row_stride, rows_left, in_d, ROWS: tl.constexpr):
-    """ROWS rows (float32) from `start` on; rows past the last token are 0."""
-    rows = ()
-    for i in tl.static_range(ROWS):
-        rows = rows + (tl.load(start + i * row_stride, mask=in_d & (i < rows_left), other=0.0).to(tl.float32),)
-    return rows
+def step_states_kernel(
+    x, dt, dt_bias, a2, bc, entering, resets, states,
+    begin, end, length, padded, channels, state_size, stretch, states_a_program, x_b, x_l, dt_b, dt_l,
+    ROWS: tl.constexpr, BLOCK: tl.constexpr,
+):  # fmt: skip
+    """The state before every step of the tokens `begin` … `end`, (B, steps, N, D).
 
-
-@triton.jit
-def load_words(bc, ROWS: tl.constexpr):
-    """B and C of ROWS tokens and one state, as they are stored."""
-    words = ()
-    for i in tl.static_range(ROWS):
-        words = words + (tl.load(bc + i),)
-    return words
-
-
-@triton.jit
-def low(word):
-    return word.to(tl.int32).to(tl.float32, bitcast=True)
-
-
-@triton.jit
-def high(word):
-    return (word >> 32).to(tl.int32).to(tl.float32, bitcast=True)
-
-
-@triton.jit
-def order(never, values, target):
-    """A branch that is never taken. Without one the assembler delays the loads of the next state to the very end of
-    this one, to save registers, and every state then waits for the L2 cache."""
-    if never:
-        tl.store(target, tl.sum(values))
-
-
-@triton.jit
-def decays_of(dt_rows, a2, resets, rows_left, ROWS: tl.constexpr):
-    decays = ()
-    for i in tl.static_range(ROWS):
-        decay = tl.exp2(dt_rows[i] * a2)
-        if resets is not None:
-            decay = tl.where(tl.load(resets + i, mask=i < rows_left, other=0) != 0, 0.0, decay)
-        decays = decays + (decay,)
-    return decays
-
-
-@triton.jit
-def states_kernel(
-    x,
-    dt,
-    a2,
-    bc,
-    entering,
-    resets,
-    states,
-    dt_sums,
-    begin,
-    end,
-    length,
-    padded,
-    channels,
-    state_size,
-    stretch,
-    states_a_program,
-    x_b,
-    x_l,
-    dt_b,
-    dt_l,
-    FINE: tl.constexpr,
-    ROWS: tl.constexpr,
-    BLOCK: tl.constexpr,
-):
-    """Runs the recurrence over stretches of the tokens `begin` … `end`.
-
-    FINE: starts from `entering` (B, s, N, D) and writes the state before every ROWS tokens, (B, steps, N, D).
-    Otherwise: starts from 0, writes the last state (B, s, N, D) and the sum of dt (B, s, D), infinite across a reset.
+    `entering` (B, s, N, D) holds the state entering each stretch of them.
     """
     d = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     in_d = d < channels
@@ -119,69 +111,41 @@ def states_kernel(
     if resets is not None:
         resets += b * length
     per_state = long_(channels)
-    if FINE:
-        entering += ((b * stretches + s) * state_size) * per_state + d
-        steps = tl.cdiv(end - begin, ROWS)
-        states += ((b * steps + s * (stretch // ROWS)) * state_size) * per_state + d
-    else:
-        states += ((b * stretches + s) * state_size) * per_state + d
-    before = entering if FINE else states
-    known = (start >= 0) if FINE else (start < 0)
-    total = tl.zeros([BLOCK], tl.float32)
-    crossed = start < 0
+    before = entering + ((b * stretches + s) * state_size) * per_state + d
+    steps = tl.cdiv(end - begin, ROWS)
+    states += ((b * steps + s * (stretch // ROWS)) * state_size) * per_state + d
+    bias_d = None if dt_bias is None else tl.load(dt_bias + d, mask=in_d, other=0.0).to(tl.float32)
     for token in range(start, stop, ROWS):
         left = stop - token
         at = long_(token)
-        dt_rows = load_rows(dt + at * dt_l, dt_l, left, in_d, ROWS)
+        dt_rows = load_steps(dt + at * dt_l, dt_l, bias_d, left, in_d, ROWS)
         x_rows = load_rows(x + at * x_l, x_l, left, in_d, ROWS)
         u_rows = ()
         for i in tl.static_range(ROWS):
             u_rows = u_rows + (dt_rows[i] * x_rows[i],)
-            total += dt_rows[i]
-            if resets is not None and not FINE:
-                crossed = crossed | (tl.load(resets + at + i, mask=i < left, other=0) != 0)
-        # What the next state needs is loaded before this one is computed.
         next_words = load_words(bc + at + first_n * padded, ROWS)
         next_coefficient = tl.load(a2 + first_n * channels + d, mask=in_d, other=0.0)
-        next_h = tl.load(before + first_n * channels, mask=in_d & known, other=0.0)
+        next_h = tl.load(before + first_n * channels, mask=in_d, other=0.0)
         for n in range(first_n, last_n):
             words, coefficient, h = next_words, next_coefficient, next_h
             ahead = min(n + 1, last_n - 1)
             next_words = load_words(bc + at + ahead * padded, ROWS)
             next_coefficient = tl.load(a2 + ahead * channels + d, mask=in_d, other=0.0)
-            next_h = tl.load(before + ahead * channels, mask=in_d & known, other=0.0)
+            next_h = tl.load(before + ahead * channels, mask=in_d, other=0.0)
             order(state_size < 0, next_h, a2)
             decays = decays_of(dt_rows, coefficient, None if resets is None else resets + at, left, ROWS)
-            if FINE:
-                tl.store(states + n * channels, h, mask=in_d & (token == start))
+            tl.store(states + n * channels, h, mask=in_d & (token == start))
             for i in tl.static_range(ROWS):
                 h = decays[i] * h + u_rows[i] * low(words[i])
-            if FINE:
-                tl.store(states + (state_size + n) * channels, h, mask=in_d & (token + ROWS < stop))
-            else:
-                tl.store(states + n * channels, h, mask=in_d)
-        known = start >= 0
-        if FINE:
-            states += state_size * per_state
+            tl.store(states + (state_size + n) * channels, h, mask=in_d & (token + ROWS < stop))
+        states += state_size * per_state
         before = states
-    if not FINE:
-        total = tl.where(crossed, float("inf"), total)
-        tl.store(dt_sums + (b * stretches + s) * per_state + d, total, mask=in_d & (first_n == 0))
 
 
 @triton.jit
 def chain_kernel(
-    a2,
-    dt_sums,
-    incoming,
-    parts,
-    entering,
-    channels,
-    state_size,
-    stretches,
-    REVERSE: tl.constexpr,
-    BLOCK: tl.constexpr,
-):
+    a2, dt_sums, incoming, parts, entering, channels, state_size, stretches, REVERSE: tl.constexpr, BLOCK: tl.constexpr
+):  # fmt: skip
     """What comes in to each stretch, `entering` (B, s, N, D), from what comes in to the first, `incoming` (B, N, D).
 
     `parts` (B, s − 1, N, D) and `dt_sums` (B, s − 1, D): what each stretch but the last adds by itself. For REVERSE the
@@ -207,31 +171,12 @@ def chain_kernel(
 
 @triton.jit
 def output_kernel(
-    x,
-    dt,
-    a2,
-    bc,
-    skip,
-    resets,
-    states,
-    saved,
-    y,
-    length,
-    padded,
-    channels,
-    state_size,
-    stretch,
-    save_every,
-    x_b,
-    x_l,
-    dt_b,
-    dt_l,
-    ROWS: tl.constexpr,
-    BLOCK: tl.constexpr,
-):
-    """Outputs y (B, L, D). `states` (B, s, N, D) holds the state entering each stretch and gets the one leaving it.
-
-    `saved` (B, L / save_every, N, D) gets the state before every `save_every` tokens.
+    x, dt, dt_bias, a2, bc, skip, z, resets, states, saved, y,
+    length, padded, channels, state_size, stretch, save_every, x_b, x_l, dt_b, dt_l, z_b, z_l,
+    ROWS: tl.constexpr, BLOCK: tl.constexpr,
+):  # fmt: skip
+    """Outputs y (B, L, D), times silu(z) where there is a gate. `saved` (B, L / save_every, N, D) gets the state before
+    every `save_every` tokens; `states` (B, s, N, D) holds the state entering each stretch and gets the one leaving it.
     """
     d = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     in_d = d < channels
@@ -249,10 +194,11 @@ def output_kernel(
     states += ((b * tl.num_programs(1) + s) * state_size) * per_state + d
     saved += (b * tl.cdiv(length, save_every) * state_size) * per_state + d
     skip_d = tl.load(skip + d, mask=in_d, other=0.0).to(tl.float32)
+    bias_d = None if dt_bias is None else tl.load(dt_bias + d, mask=in_d, other=0.0).to(tl.float32)
     for token in range(start, stop, ROWS):
         left = stop - token
         at = long_(token)
-        dt_rows = load_rows(dt + at * dt_l, dt_l, left, in_d, ROWS)
+        dt_rows = load_steps(dt + at * dt_l, dt_l, bias_d, left, in_d, ROWS)
         x_rows = load_rows(x + at * x_l, x_l, left, in_d, ROWS)
         u_rows = ()
         y_rows = ()
@@ -278,5 +224,7 @@ def output_kernel(
                 sums = sums + (y_rows[i] + h * high(words[i]),)
             y_rows = sums
             tl.store(states + n * channels, h, mask=in_d)
+        z_rows = None if z is None else load_rows(z + b * z_b + at * z_l + d, z_l, left, in_d, ROWS)
         for i in tl.static_range(ROWS):
-            tl.store(y + (at + i) * per_state, y_rows[i].to(y.dtype.element_ty), mask=in_d & (i < left))
+            y_row = y_rows[i] if z is None else y_rows[i] * gate(z_rows[i])
+            tl.store(y + (at + i) * per_state, y_row.to(y.dtype.element_ty), mask=in_d & (i < left))

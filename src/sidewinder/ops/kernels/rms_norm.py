@@ -1,0 +1,48 @@
+# mypy: ignore-errors
+# Triton compiles these functions from a subset of Python: no annotations, constants tested by themselves.
+"""RMSNorm of a residual stream: a program holds one row at a time.
+
+Shapes: R rows, D channels.
+"""
+
+from __future__ import annotations
+
+import triton
+import triton.language as tl
+
+
+@triton.jit
+def forward_kernel(x, weight, y, scale, channels, eps, BLOCK: tl.constexpr):
+    row = tl.program_id(0).to(tl.int64)
+    d = tl.arange(0, BLOCK)
+    x_D = tl.load(x + row * channels + d, mask=d < channels, other=0.0).to(tl.float32)
+    inverse = tl.rsqrt(tl.sum(x_D * x_D) / channels + eps)
+    y_D = x_D * inverse * tl.load(weight + d, mask=d < channels, other=0.0).to(tl.float32)
+    tl.store(y + row * channels + d, y_D.to(y.dtype.element_ty), mask=d < channels)
+    tl.store(scale + row, inverse)
+
+
+@triton.jit
+def backward_kernel(
+    x, weight, scale, dy, beside, dx, d_weight, dy_r, rows, channels, rows_a_program, BLOCK: tl.constexpr
+):
+    """`beside` (R, D), where given, is the gradient that reaches x past the norm; it is added to that through it."""
+    part = tl.program_id(0)
+    d = tl.arange(0, BLOCK)
+    in_d = d < channels
+    weight_D = tl.load(weight + d, mask=in_d, other=0.0).to(tl.float32)
+    d_weight_D = tl.zeros([BLOCK], tl.float32)
+    first = part * rows_a_program
+    for place in range(first, min(first + rows_a_program, rows)):
+        row = tl.full((), place, tl.int64)
+        here = row * channels + d
+        dy_D = tl.load(dy + row * dy_r + d, mask=in_d, other=0.0).to(tl.float32)
+        inverse = tl.load(scale + row)
+        normed_D = tl.load(x + here, mask=in_d, other=0.0).to(tl.float32) * inverse
+        d_weight_D += dy_D * normed_D
+        d_normed_D = dy_D * weight_D
+        dx_D = inverse * (d_normed_D - normed_D * (tl.sum(d_normed_D * normed_D) / channels))
+        if beside is not None:
+            dx_D += tl.load(beside + here, mask=in_d, other=0.0).to(tl.float32)
+        tl.store(dx + here, dx_D.to(dx.dtype.element_ty), mask=in_d)
+    tl.store(d_weight + part * channels + d, d_weight_D, mask=in_d)
