@@ -125,6 +125,7 @@ CREATE TABLE evals (                    -- one row a score
     metric VARCHAR NOT NULL,
     variant VARCHAR,                    -- standard or reversed, where a task has variants
     context_tokens BIGINT,              -- length of the prompt, where a task has lengths
+    part_of VARCHAR,                    -- the group, such as mmlu, that the task is a part of
     value DOUBLE,
     stderr DOUBLE,
     n BIGINT,                           -- samples

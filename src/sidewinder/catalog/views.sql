@@ -41,7 +41,8 @@ WITH own_length AS (
         max(context_tokens) OVER (PARTITION BY stage, suite, task, metric, variant)
 ), mean AS (
     SELECT
-        model, stage_kind, trained_context_tokens, suite, task, metric, variant, context_tokens, lower_is_better,
+        model, stage_kind, trained_context_tokens, suite, task, part_of, metric, variant, context_tokens,
+        lower_is_better,
         avg(value) AS value, stddev_samp(value) AS sd, count(*) AS seeds
     FROM own_length
     GROUP BY ALL
