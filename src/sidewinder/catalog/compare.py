@@ -2,8 +2,8 @@
 
 Both models answered the same questions, so what varies is the difference of each sample, not each model's score: the
 interval is far narrower than two standard errors beside each other suggest. Questions about the same book are taken
-together. A row says what the suite itself reports for either run: a score that the sums of its samples do not give (SQuAD's
-best threshold, a perplexity) has no row.
+together. A row says what the suite itself reports for either run: a score that the sums of its samples do not give, such
+as a perplexity, has no row.
 """
 
 from __future__ import annotations
@@ -102,8 +102,9 @@ def compare(
 ) -> Table:
     """One row a score that both have and that their samples with equal prompts give.
 
-    `every` adds the parts of groups, such as MMLU's subjects. A run is named as people do (`hybrid-s1`: its last stage),
-    or with its stage (`hybrid-s1/extend-1024`). Raises CatalogError for an unknown one, and where the two share no sample.
+    `every` adds the parts of groups, such as MMLU's subjects. A run is named as people do (`hybrid-s1`: its last
+    stage), or with its stage (`hybrid-s1/extend-1024`). Raises CatalogError for an unknown one, and where the two share
+    no sample.
     """
     stages = [stage_of(connection, name) for name in (first, second)]
     named = {"first": stages[0], "second": stages[1], "suite": suite}
