@@ -2,8 +2,8 @@
 
 Both models answered the same questions, so what varies is the difference of each sample, not each model's score: the
 interval is far narrower than two standard errors beside each other suggest. Questions about the same book are taken
-together. A row says what the suite itself reports for either run: a score that the sums of its samples do not give, such
-as a perplexity, has no row.
+together. A row says what the suite itself reports for either run: a score that the sums of its samples do not give,
+such as a perplexity, has no row.
 """
 
 from __future__ import annotations

@@ -49,7 +49,7 @@ CREATE TABLE stages (
     flops_per_token DOUBLE,
     train_s DOUBLE,                     -- in training steps, all attempts together
     tokens_per_s DOUBLE,
-    peak_memory_bytes BIGINT,           -- of the process
+    peak_memory_bytes BIGINT,           -- of the process, in the host's memory; a GPU's is memory_bytes in metrics
     attempts BIGINT,                    -- 1 where it was never interrupted
     status VARCHAR NOT NULL,            -- finished or unfinished
     job VARCHAR NOT NULL,
