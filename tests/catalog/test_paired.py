@@ -62,6 +62,9 @@ def test_many_clusters_are_resampled_together() -> None:
         2, rel=0.1
     )
     assert difference([Stratum(4 * books, np.full(100, 4.0))]) == together  # The same every time.
+    skewed = difference([Stratum(np.exp(2 * books), np.ones(100))])
+    assert skewed.interval  # Of resamples, so that it leans to the side of the rare large values; Student's does not.
+    assert skewed.interval[1] - skewed.value > 1.2 * (skewed.value - skewed.interval[0])
 
 
 def test_a_ratio_is_that_of_the_sums() -> None:

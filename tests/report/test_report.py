@@ -129,8 +129,13 @@ def test_look_ups_are_shown_by_place(built: Graph, page: Page) -> None:
     row = f"phonebook standard plain pretrain-64 64 75{SPACE}% to 100{SPACE}% 0.5000 12.5 to 87.5{SPACE}% 0.5625 4 1"
     assert row in page.text
     tips = re.findall(r'data-tip="([^"]*)"', built.report.read_text())
-    lengths = {tip.rsplit(", ", 1)[1] for tip in tips if f"at 75{SPACE}% to 100{SPACE}%" in tip}
-    assert lengths == {"64 tokens", "128 tokens"}  # Each checkpoint at the context that it was trained for.
+    asked = {(tip.split(":")[0], tip.rsplit(", ")[-1]) for tip in tips if f"at 75{SPACE}% to 100{SPACE}%" in tip}
+    # Each at the context that it was trained for.
+    assert asked == {
+        ("plain pretrain-64", "64 tokens"),
+        ("mixed pretrain-64", "64 tokens"),
+        ("mixed extend-128", "128 tokens"),
+    }
 
 
 def test_without_its_samples_it_says_so(graph: Graph) -> None:
