@@ -7,10 +7,12 @@ the tests of the catalog and of the report expect to find again.
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
 from sidewinder.config.load import parse_study
+from sidewinder.evaluate.samples import write_samples
 from sidewinder.graph import Graph, Stage
 from sidewinder.record import RECORD, Artifact, Job, outputs_of
 
@@ -27,6 +29,8 @@ EXACT = {
     ("mixed", 64): {32: 1.0, 64: 0.5, 128: 0.25},
     ("mixed", 128): {32: 1.0, 64: 0.75, 128: 0.5},
 }
+LEFT_OUT = {"256": "beyond 2 x the context of 64 tokens", "512": "beyond 2 x the context of 64 tokens"}
+DOCUMENT_BYTES = (10, 20, 30, 40, 100)
 LOGIT_DIFFERENCE = 2.5e-6
 
 
@@ -74,6 +78,7 @@ def graph_of(values: dict[str, Any]) -> Graph:
 
 def fill(graph: Graph) -> None:
     """Every job of the study; jobs that an earlier call finished are left as they are."""
+    write(graph.results / "study.json", graph.study.model_dump_json())
     fill_text(graph)
     for stage in graph.stages:
         train(graph, stage)
@@ -208,7 +213,11 @@ def evaluate(graph: Graph, stage: Stage, suite: str, *, shift: float = 0.0) -> N
         scores = _bits(stage) if suite == "heldout" else _exact(stage)
         content["scores"] = [score | {"value": score["value"] + shift} for score in scores]
         job.output("scores", write(folder / "scores.json", json.dumps(content)))
-        job.output("samples", write(folder / "samples.jsonl", "{}\n"))
+        samples = _documents(stage, shift) if suite == "heldout" else _questions(stage, shift)
+        write_samples(folder / "samples.parquet", samples)
+        job.output("samples", folder / "samples.parquet")
+        if suite == "phonebook":
+            job.facts["lengths_left_out"] = LEFT_OUT if context == 64 else {}
 
 
 def _bits(stage: Stage) -> list[dict[str, Any]]:
@@ -231,6 +240,46 @@ def _exact(stage: Stage) -> list[dict[str, Any]]:
             "context_tokens": length,
         }
         for length, value in exact.items()
+    ]
+
+
+def _documents(stage: Stage, shift: float) -> list[dict[str, Any]]:
+    """Five documents whose nats over their bytes are the score, but whose mean rate is not."""
+    bits = BITS[stage.model_name]["english"] + shift
+    rest = {"plain": (8.0, -4.0, 2.0, -5.0, -1.0), "mixed": (6.0, -5.0, 1.0, -3.0, 1.0)}[stage.model_name]
+    sized = [(size, bits * size + extra) for size, extra in zip(DOCUMENT_BYTES, rest, strict=True)]
+    return [
+        {
+            "task": "english",
+            "sample": place,
+            "bytes": size,
+            "nats": cost * math.log(2),
+            "metrics": {"bits_per_byte": cost / size},
+        }
+        for place, (size, cost) in enumerate(sized)
+    ]
+
+
+def _questions(stage: Stage, shift: float) -> list[dict[str, Any]]:
+    """Four questions about each of four books; the first books are remembered best, and of each its last entries."""
+    order = sorted(((book, entry) for book in range(4) for entry in range(4)), key=lambda at: 1.5 * at[0] - at[1])
+    exact = EXACT[stage.model_name, stage.training.context_tokens]
+    return [
+        {
+            "task": "phonebook",
+            "variant": "standard",
+            "context_tokens": length,
+            "name": f"book {book} of {length} tokens",
+            "prompt": f"Book {book} of {length} tokens, entry {entry}",
+            "position": entry / 3,
+            "digits": 4,
+            "digits_right": 4 if right else book % 2,
+            "metrics": {"exact_match": float(right)},
+        }
+        for length, value in exact.items()
+        for book in range(4)
+        for entry in range(4)
+        for right in [(book, entry) in order[: round(16 * (value + shift))]]
     ]
 
 

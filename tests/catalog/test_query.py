@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import math
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -13,8 +14,9 @@ import pytest
 
 from sidewinder.catalog import CatalogError, Table, build_catalog, named_queries, query, render
 from sidewinder.catalog.ingest import ingest
+from sidewinder.evaluate.outcome import ratio_standard_error
 from sidewinder.graph import Graph
-from sidewinder.record import file_digest
+from sidewinder.record import Job, file_digest
 
 PARAMS: dict[str, dict[str, str]] = {
     "lineage": {"of": "mixed-s1/extend-128/phonebook"},
@@ -164,6 +166,60 @@ def test_loss_can_be_thinned(built: Graph) -> None:
 def test_parting_is_told_step_by_step(built: Graph) -> None:
     table = query(built.results, "parting", {"a": "plain", "b": "mixed"})
     assert table.rows == [(1, "pretrain", 64, 4, 0.25, 2, 0.1875, 0.25, -0.25)]
+
+
+def test_positions_are_those_of_the_questions(built: Graph) -> None:
+    """Four books with an entry in each quarter, of which 0, 1, 1 and 2 are remembered."""
+    table = query(built.results, "positions", {"model": "plain", "length": "64"})
+    assert table.columns[5:] == ["part", "exact_match", "sd", "stderr", "digit_agreement", "seeds", "n"]
+    shared = ("phonebook", "standard", "plain", "pretrain-64", 64)
+    # Of the four digits of the others one is right in every other book.
+    assert table.rows == [
+        (*shared, 1, 0.0, None, 0.0, 2 / 16, 1, 4),
+        (*shared, 2, 0.25, None, 0.25, 6 / 16, 1, 4),
+        (*shared, 3, 0.25, None, 0.25, 6 / 16, 1, 4),
+        (*shared, 4, 0.5, None, pytest.approx(math.sqrt(1 / 12)), 9 / 16, 1, 4),
+    ]
+    halves = query(built.results, "positions", {"model": "plain", "length": "64", "parts": "2"}).records()
+    assert [(row["part"], row["exact_match"], row["n"]) for row in halves] == [(1, 0.125, 8), (2, 0.375, 8)]
+
+
+def test_the_error_by_place_takes_a_prompts_questions_as_one(built: Graph) -> None:
+    [row] = query(
+        built.results,
+        "FROM positions(1) WHERE model = 'mixed' AND context_tokens = 128 AND trained_context_tokens = 64",
+    ).records()
+    asked = query(
+        built.results,
+        "SELECT sum(exact), count(*) FROM look_ups WHERE model = 'mixed' "
+        "AND context_tokens = 128 AND trained_context_tokens = 64 GROUP BY prompt ORDER BY prompt",
+    ).rows
+    rights, wholes = ([float(pair[place]) for pair in asked] for place in (0, 1))
+    assert row["stderr"] == pytest.approx(ratio_standard_error(rights, wholes))
+
+
+def test_what_could_not_be_done_is_told_with_its_reason(small: ModuleType, graph: Graph) -> None:
+    stage = graph.stages[0]
+    folder = graph.evaluation(stage, "heldout")
+    with Job(folder, "evaluate", "again", {"suite": "other"}, []) as job:
+        job.output("scores", folder / "scores.json")
+        job.facts = {"missing": {"piqa-0shot": "no data"}, "truncated": 3, "truncated_by_task": {"race-0shot": 3}}
+        job.facts["lengths_left_out"] = {}
+    rows = query(graph.results, "missing", {"model": "plain"}, live=True).rows
+    shared = ("plain", 1, "pretrain-64")
+    assert rows == [
+        (*shared, "heldout", "cut short", "race-0shot", "3 requests longer than the context, cut on the left"),
+        (*shared, "heldout", "task", "piqa-0shot", "no data"),
+        *((*shared, "phonebook", "length", length, reason) for length, reason in small.LEFT_OUT.items()),
+    ]
+    assert query(graph.results, "missing", {"suite": "heldout"}, live=True).rows == rows[:2]
+
+
+def test_memory_of_the_device_stands_beside_that_of_the_process(built: Graph) -> None:
+    record = json.loads(built.stages[0].record.read_text())
+    [row] = [row for row in query(built.results, "throughput").records() if row["model"] == "plain"]
+    assert row["device_memory_mib"] == 1.0  # 1,000,000 bytes at every step.
+    assert row["process_memory_mib"] == round(record["peak_memory_bytes"] / 2**20)
 
 
 @pytest.mark.parametrize(

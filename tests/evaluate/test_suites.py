@@ -187,6 +187,8 @@ def play(
         outcome = harness.run(subject, suite, folder, data=sets, model=model)
         assert {name.split("-")[0] for name in outcome.facts["missing"]} == TOO_LONG
         assert {score.task for score in outcome.scores} >= set(tasks) - TOO_LONG
+        grouped = {score.task for score in outcome.scores if f"{score.task} group" in outcome.versions}
+        assert grouped == {score.task for score in outcome.scores} - set(tasks)
         return {(score.task, score.metric, score.variant): score for score in outcome.scores}
 
     return player

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from html.parser import HTMLParser
 from pathlib import Path
@@ -122,6 +123,57 @@ def test_the_verdict_is_computed(page: Page) -> None:
         assert sentence in page.text
 
 
+def test_look_ups_are_shown_by_place(built: Graph, page: Page) -> None:
+    assert "Phonebook, standard: exact match by place" in page.text
+    # Two of the four books have their last entry right: a standard error of sqrt(1/12), that of three answers.
+    row = f"phonebook standard plain pretrain-64 64 75{SPACE}% to 100{SPACE}% 0.5000 12.5 to 87.5{SPACE}% 0.5625 4 1"
+    assert row in page.text
+    tips = re.findall(r'data-tip="([^"]*)"', built.report.read_text())
+    asked = {(tip.split(":")[0], tip.rsplit(", ")[-1]) for tip in tips if f"at 75{SPACE}% to 100{SPACE}%" in tip}
+    # Each at the context that it was trained for.
+    assert asked == {
+        ("plain pretrain-64", "64 tokens"),
+        ("mixed pretrain-64", "64 tokens"),
+        ("mixed extend-128", "128 tokens"),
+    }
+
+
+def test_without_its_samples_it_says_so(graph: Graph) -> None:
+    build_catalog(graph.results, graph.catalog, graph.records)
+    for file in graph.results.rglob("samples.parquet"):
+        file.unlink()
+    build_report(graph)
+    text = Page(graph.report.read_text()).text
+    assert "samples.parquet cannot be read" in text
+    assert "exact match by place" not in text
+    assert "Phonebook, standard: exact match" in text
+
+
+def test_what_was_not_evaluated_is_told_once(page: Page) -> None:
+    reason = "beyond 2 x the context of 64 tokens"
+    assert f"Not evaluated, and why suite what why checkpoints phonebook length 256, 512 {reason}" in page.text
+    assert f"{reason} mixed pretrain-64, plain pretrain-64" in page.text
+    assert page.text.count(reason) == 1
+
+
+def test_parts_of_a_group_stand_behind_it(small: ModuleType, graph: Graph) -> None:
+    for stage in graph.stages:
+        folder = graph.evaluation(stage, "heldout")
+        with small.Job(folder, "evaluate", "again", {"suite": "other"}, []) as job:
+            scores = [{"task": task, "metric": "acc", "value": 0.25, "n": 4} for task in ("quiz", "art", "law")]
+            versions = {f"{task} group": "quiz" for task in ("art", "law")}
+            content = {"suite": "heldout", "kind": "harness", "scores": scores, "versions": versions}
+            job.output("scores", small.write(folder / "scores.json", json.dumps(content)))
+    text = Page(report_of(graph)).text
+    assert "checkpoint trained context quiz acc phonebook standard exact match plain" in text
+    assert "plain pretrain-64 heldout art acc 0.2500 4 1" in text  # Among all scores.
+
+
+def test_memory_is_that_of_the_device(page: Page) -> None:
+    # 1,000,000 bytes at every step; what the process of this test takes is far more.
+    assert re.search(rf"plain pretrain-64 1 4 512 1,000 .{{5,30}} 977{SPACE}KiB [\d.]+{SPACE}[MG]iB 1", page.text)
+
+
 def test_loss_curves_have_their_numbers(small: ModuleType, page: Page) -> None:
     for model, losses in small.LOSSES.items():
         for step, loss in enumerate(losses, start=1):
@@ -198,6 +250,8 @@ def test_several_seeds_give_mean_and_spread(small: ModuleType, tmp_path: Path) -
         ),
         ({"evaluate": ["phonebook"]}, "Phonebook, standard", "Bits per byte of held-out text"),
         ({"extensions": []}, "Score against context length", "In the extensions"),
+        ({"evaluate": ["heldout"]}, "Bits per byte of held-out text", "Not evaluated, and why"),
+        ({"evaluate": ["heldout"]}, "Bits per byte of held-out text", "Look-ups by place"),
         ({"evaluate": ["heldout"], "export": False}, "Bits per byte of held-out text", "logit difference"),
     ],
 )

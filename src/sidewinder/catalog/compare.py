@@ -1,14 +1,16 @@
-"""Two runs on the same samples: paired differences with bootstrap intervals.
+"""Two runs on the same samples: the difference of each score, with an interval and a test for paired answers.
 
-Both models answered the same questions, so what is resampled is the difference of each sample, not each model's score:
-the interval is far narrower than two standard errors beside each other suggest. Questions about the same book are
-resampled together.
+Both models answered the same questions, so what varies is the difference of each sample, not each model's score: the
+interval is far narrower than two standard errors beside each other suggest. Questions about the same book are taken
+together. A row says what the suite itself reports for either run: a score that the sums of its samples do not give,
+such as a perplexity, has no row.
 """
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Any
@@ -17,82 +19,149 @@ import duckdb
 import numpy as np
 
 from sidewinder.catalog.errors import CatalogError
+from sidewinder.catalog.paired import LEAST_CLUSTERS, Stratum, difference
 from sidewinder.catalog.table import Table
 
-ROUNDS = 10_000
-LEVEL = 0.95
-SEED = 1
-BLOCK_VALUES = 2**24
-"""Resampled values held at once (128 MiB)."""
-PAIRS = """
-SELECT
-    a.suite, a.task, a.variant, a.context_tokens, m.key AS metric,
-    coalesce(a.details->>'name', a.details->>'book', CAST(a.sample AS VARCHAR)) AS prompt,
-    m.value AS first, b.metrics[m.key] AS second
-FROM samples AS a, unnest(map_entries(a.metrics)) AS e(m), samples AS b
-WHERE a.stage = $first AND b.stage = $second AND a.current AND b.current
-    AND b.suite = a.suite AND b.task = a.task AND b.variant IS NOT DISTINCT FROM a.variant
-    AND b.context_tokens IS NOT DISTINCT FROM a.context_tokens AND b.sample = a.sample
-    AND md5(coalesce(a.prompt, '')) = md5(coalesce(b.prompt, ''))
-    AND ($suite IS NULL OR a.suite = $suite) AND b.metrics[m.key] IS NOT NULL
+CLOSE = 1e-6
+"""Relative difference up to which a score is what its samples give."""
+SCORED = """
+SELECT e.suite, e.task, e.variant, e.context_tokens, e.metric, e.value AS first, f.value AS second
+FROM evals AS e JOIN evals AS f ON f.suite = e.suite AND f.task = e.task AND f.metric = e.metric
+    AND f.variant IS NOT DISTINCT FROM e.variant AND f.context_tokens IS NOT DISTINCT FROM e.context_tokens
+WHERE e.stage = $first AND f.stage = $second AND e.current AND f.current
+    AND ($suite IS NULL OR e.suite = $suite) AND ($every OR e.part_of IS NULL)
 ORDER BY ALL
 """
-KEYS = ["suite", "task", "variant", "length", "metric"]
-NUMBERS = ["samples", "first", "second", "difference", "interval_95", "p"]
+# Sums of each cluster by score. Bits per byte and digits are counted in the bytes and digits of a sample, all else in
+# samples; a group's samples are those of its tasks; the blend is a mean over its sources by their shares in the study.
+CLUSTERS = """
+WITH RECURSIVE member(suite, task, part) AS (
+    SELECT DISTINCT suite, task, task FROM evals WHERE stage = $first AND current
+    UNION
+    SELECT m.suite, e.part_of, m.part FROM member AS m JOIN evals AS e ON e.suite = m.suite AND e.task = m.task
+    WHERE e.stage = $first AND e.current AND e.part_of IS NOT NULL
+), answer AS (
+    SELECT
+        stage, suite, task, variant, context_tokens, sample, md5(coalesce(prompt, '')) AS prompt,
+        concat_ws(' ', task, coalesce(details->>'name', details->>'book', CAST(sample AS VARCHAR))) AS cluster,
+        metrics, name,
+        CASE name
+            WHEN 'bits_per_byte' THEN CAST(details->>'nats' AS DOUBLE) / ln(2)
+            WHEN 'digit_agreement' THEN CAST(details->>'digits_right' AS DOUBLE)
+        END AS counted,
+        CASE name
+            WHEN 'bits_per_byte' THEN CAST(details->>'bytes' AS DOUBLE)
+            WHEN 'digit_agreement' THEN CAST(details->>'digits' AS DOUBLE)
+        END AS whole
+    FROM samples, unnest(
+        if(details->>'nats' IS NULL, map_keys(metrics), list_distinct(['bits_per_byte'] || map_keys(metrics)))
+    ) AS names(name)
+    WHERE stage IN ($first, $second) AND current AND ($suite IS NULL OR suite = $suite)
+), pair AS (
+    SELECT
+        a.*, coalesce(a.counted, a.metrics[a.name]) AS one, coalesce(b.counted, b.metrics[b.name]) AS other
+    FROM answer AS a JOIN answer AS b ON b.suite = a.suite AND b.task = a.task AND b.name = a.name
+        AND b.sample = a.sample AND b.prompt = a.prompt AND b.whole IS NOT DISTINCT FROM a.whole
+        AND b.variant IS NOT DISTINCT FROM a.variant AND b.context_tokens IS NOT DISTINCT FROM a.context_tokens
+    WHERE a.stage = $first AND b.stage = $second
+)
+SELECT
+    p.suite, m.task, p.variant, p.context_tokens, p.name, '' AS stratum, 1.0 AS share, p.cluster,
+    sum(p.one), sum(p.other), sum(coalesce(p.whole, 1.0)), count(*)
+FROM pair AS p JOIN member AS m ON m.suite = p.suite AND m.part = p.task
+GROUP BY ALL
+UNION ALL
+SELECT suite, 'blend', variant, context_tokens, name, task, share, cluster, sum(one), sum(other), sum(whole), count(*)
+FROM pair JOIN (
+    SELECT unnest(json_keys(config->'blend')) AS task, CAST(config->'blend'->>task AS DOUBLE) AS share FROM study
+) USING (task)
+WHERE share > 0 AND name = 'bits_per_byte'
+GROUP BY ALL
+ORDER BY ALL
+"""
+COLUMNS = ["suite", "task", "variant", "length", "metric"]
+NUMBERS = ["samples", "clusters", "first", "second", "difference", "interval_95", "p"]
 STAGES = """
 SELECT DISTINCT f.stage FROM sample_files AS f JOIN stages AS s USING (stage) WHERE f.current ORDER BY f.stage
 """
 
 
 @dataclass(frozen=True)
-class Difference:
-    """Mean of second − first with its interval; `p` is twice the share of resamples on the other side of zero."""
+class Part:
+    """One stratum of a score as its clusters_N give it: sums of both models, and what they are counted in."""
 
-    mean: float
-    low: float
-    high: float
-    p: float
+    share: float
+    first: np.ndarray
+    second: np.ndarray
+    wholes: np.ndarray
+    samples: int
 
 
-def compare(connection: duckdb.DuckDBPyConnection, first: str, second: str, suite: str | None = None) -> Table:
-    """One row a task and metric that both were scored on, on samples with equal prompts.
+def compare(
+    connection: duckdb.DuckDBPyConnection, first: str, second: str, suite: str | None = None, every: bool = False
+) -> Table:
+    """One row a score that both have and that their samples with equal prompts give.
 
-    A run is named as people do (`hybrid-s1`: the last stage of it), or with its stage (`hybrid-s1/extend-1024`). Raises
-    CatalogError for an unknown one, and where the two share no sample.
+    `every` adds the parts of groups, such as MMLU's subjects. A run is named as people do (`hybrid-s1`: its last
+    stage), or with its stage (`hybrid-s1/extend-1024`). Raises CatalogError for an unknown one, and where the two share
+    no sample.
     """
     stages = [stage_of(connection, name) for name in (first, second)]
-    rows = connection.execute(PAIRS, {"first": stages[0], "second": stages[1], "suite": suite}).fetchall()
-    groups: dict[tuple[Any, ...], list[tuple[str, float, float]]] = defaultdict(list)
-    for *key, prompt, one, other in rows:
-        groups[tuple(key)].append((prompt, one, other))
-    if not groups:
+    named = {"first": stages[0], "second": stages[1], "suite": suite}
+    found = _parts(connection.execute(CLUSTERS, named).fetchall())
+    if not found:
         raise CatalogError(
             f"{stages[0]} and {stages[1]} have no sample in common" + (f" in suite {suite}" if suite else ""),
             remedy="evaluate both with the same suite, and name it with --suite where they have several",
         )
-    answer = Table(KEYS + NUMBERS, [], f"{stages[1]} minus {stages[0]}, {ROUNDS:,} paired resamples")
-    for group, pairs in groups.items():
-        one, other = np.array([pair[1:] for pair in pairs]).T
-        found = bootstrap(other - one, [pair[0] for pair in pairs])
-        numbers = [len(pairs), float(one.mean()), float(other.mean()), found.mean]
-        interval = f"{found.low:+.4f} to {found.high:+.4f}"
-        answer.rows.append((*group, *numbers, interval, found.p))
-    return answer
+    rows, left_out = [], []
+    for *key, one, other in connection.execute(SCORED, named | {"every": every}).fetchall():
+        parts = found.get(tuple(key), [])
+        if _gives([part.first for part in parts], parts, one) and _gives([part.second for part in parts], parts, other):
+            rows.append((*key, *_numbers(parts, one, other)))
+        else:
+            left_out.append(" ".join(str(key[place]) for place in (1, 2, 3, 4) if key[place] is not None))
+    return Table(COLUMNS + NUMBERS, rows, _title(stages, rows, left_out))
 
 
-def bootstrap(differences: np.ndarray, owners: Sequence[Any], rounds: int = ROUNDS) -> Difference:
-    """Percentile interval of the mean; differences with equal `owners` are drawn together. The same every time."""
-    _, inverse = np.unique(np.array(owners), return_inverse=True)
-    sums, counts = np.bincount(inverse, differences), np.bincount(inverse)
-    rng = np.random.default_rng(SEED)
-    means = np.empty(rounds)
-    block = max(1, BLOCK_VALUES // len(sums))
-    for start in range(0, rounds, block):
-        drawn = rng.integers(0, len(sums), (len(means[start : start + block]), len(sums)))
-        means[start : start + block] = sums[drawn].sum(axis=1) / counts[drawn].sum(axis=1)
-    low, high = np.quantile(means, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-    tail = min(float((means <= 0).mean()), float((means >= 0).mean()))
-    return Difference(float(differences.mean()), float(low), float(high), min(1.0, 2 * tail))
+def _parts(rows: Iterable[tuple[Any, ...]]) -> dict[tuple[Any, ...], list[Part]]:
+    """Strata by (suite, task, variant, length, metric)."""
+    groups: dict[tuple[Any, ...], dict[str, list[tuple[Any, ...]]]] = defaultdict(lambda: defaultdict(list))
+    for *key, stratum, share, _, one, other, whole, samples in rows:
+        groups[tuple(key)][stratum].append((share, one, other, whole, samples))
+    return {key: [_part(clusters) for clusters in strata.values()] for key, strata in groups.items()}
+
+
+def _part(clusters: list[tuple[Any, ...]]) -> Part:
+    shares, first, second, wholes, samples = (np.array(column, float) for column in zip(*clusters, strict=True))
+    return Part(float(shares[0]), first, second, wholes, int(samples.sum()))
+
+
+def _gives(sums: list[np.ndarray], parts: list[Part], score: float | None) -> bool:
+    """Whether a run's sums give the score that its suite reports."""
+    wholes = [float(part.wholes.sum()) for part in parts]
+    if score is None or not parts or not all(wholes):
+        return False
+    total = math.fsum(part.share for part in parts)
+    value = math.fsum(
+        part.share * float(own.sum()) / whole for part, own, whole in zip(parts, sums, wholes, strict=True)
+    )
+    return math.isclose(value / total, score, rel_tol=CLOSE, abs_tol=CLOSE)
+
+
+def _numbers(parts: list[Part], first: float, second: float) -> tuple[Any, ...]:
+    found = difference([Stratum(part.second - part.first, part.wholes, part.share) for part in parts])
+    shown = None if found.interval is None else "{:+.4f} to {:+.4f}".format(*found.interval)
+    return sum(part.samples for part in parts), found.clusters, first, second, found.value, shown, found.p
+
+
+def _title(stages: list[str], rows: list[tuple[Any, ...]], left_out: list[str]) -> str:
+    parts = [f"{stages[1]} minus {stages[0]}, paired by cluster"]
+    if any(row[len(COLUMNS) + 1] < LEAST_CLUSTERS for row in rows):
+        parts.append(f"with fewer than {LEAST_CLUSTERS} clusters no p is below 0.05")
+    if left_out:
+        parts.append(f"no row for what is not a mean over shared samples: {', '.join(left_out)}")
+    return "; ".join(parts)
 
 
 def stage_of(connection: duckdb.DuckDBPyConnection, name: str) -> str:

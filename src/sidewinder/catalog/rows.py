@@ -36,6 +36,7 @@ def number(value: Any) -> float | int | None:
 
 
 def whole(value: Any) -> int | None:
+    """The value as DuckDB's BIGINT where it is a number that fits, else None."""
     found = number(value)
     return int(found) if found is not None and found == found and abs(found) < 2**63 else None
 

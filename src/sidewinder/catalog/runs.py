@@ -167,7 +167,7 @@ def _beside(record: Record, entry: dict[str, Any]) -> Path:
 
 
 def _scores(record: Record, entry: dict[str, Any], document: dict[str, Any], found: Survey) -> list[Row]:
-    listed, stage = document.get("scores"), record.stage
+    listed, stage, versions = document.get("scores"), record.stage, document.get("versions") or {}
     weights = [artifact_name(given) for given in record.data["inputs"] if given["role"] == "checkpoint"]
     rows: list[Row] = []
     for score in listed if isinstance(listed, list) else []:
@@ -184,13 +184,14 @@ def _scores(record: Record, entry: dict[str, Any], document: dict[str, Any], fou
                 "metric": score["metric"],
                 "variant": score.get("variant"),
                 "context_tokens": whole(score.get("context_tokens")),
+                "part_of": versions.get(f"{score['task']} group"),
                 "value": number(score["value"]),
                 "stderr": number(score.get("stderr")),
                 "n": whole(score.get("n")),
                 "artifact": artifact_name(entry),
                 "checkpoint": weights[0] if weights else None,
                 "job": record.job,
-                "versions": json.dumps(document.get("versions") or {}, sort_keys=True),
+                "versions": json.dumps(versions, sort_keys=True),
                 "current": record.current,
             }
         )

@@ -47,6 +47,7 @@ class Record:
 
     @property
     def parts(self) -> tuple[str, ...]:
+        """Folders of the job's path."""
         return tuple(self.job.split("/"))
 
     @property
@@ -61,9 +62,11 @@ class Record:
         return self.parts[4].rsplit("-", 1)[0] if self.stage and found else None
 
     def fact(self, key: str) -> Any:
+        """What the job wrote down under that name; None where it did not."""
         return self.data["facts"].get(key)
 
     def outputs(self, role: str) -> list[dict[str, Any]]:
+        """Files of that role, as the record lists them."""
         return [entry for entry in self.data["outputs"] if entry["role"] == role]
 
 
@@ -80,12 +83,15 @@ class StageFolder:
 
 @dataclass
 class Survey:
+    """What was found; `warnings` are (path, message) of what was left out."""
+
     records: list[Record] = field(default_factory=list)
     stages: list[StageFolder] = field(default_factory=list)
     study: dict[str, Any] | None = None
     warnings: list[tuple[str, str]] = field(default_factory=list)
 
     def warn(self, path: Path, message: str) -> None:
+        """Notes a file that is left out."""
         self.warnings.append((str(path), message))
 
 

@@ -27,6 +27,7 @@ class Table:
     title: str = ""
 
     def records(self) -> list[dict[str, Any]]:
+        """Rows by column."""
         return [dict(zip(self.columns, row, strict=True)) for row in self.rows]
 
 

@@ -49,7 +49,7 @@ CREATE TABLE stages (
     flops_per_token DOUBLE,
     train_s DOUBLE,                     -- in training steps, all attempts together
     tokens_per_s DOUBLE,
-    peak_memory_bytes BIGINT,           -- of the process
+    peak_memory_bytes BIGINT,           -- of the process, in the host's memory; a GPU's is memory_bytes in metrics
     attempts BIGINT,                    -- 1 where it was never interrupted
     status VARCHAR NOT NULL,            -- finished or unfinished
     job VARCHAR NOT NULL,
@@ -125,6 +125,7 @@ CREATE TABLE evals (                    -- one row a score
     metric VARCHAR NOT NULL,
     variant VARCHAR,                    -- standard or reversed, where a task has variants
     context_tokens BIGINT,              -- length of the prompt, where a task has lengths
+    part_of VARCHAR,                    -- the group, such as mmlu, that the task is a part of
     value DOUBLE,
     stderr DOUBLE,
     n BIGINT,                           -- samples

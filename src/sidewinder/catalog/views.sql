@@ -41,7 +41,8 @@ WITH own_length AS (
         max(context_tokens) OVER (PARTITION BY stage, suite, task, metric, variant)
 ), mean AS (
     SELECT
-        model, stage_kind, trained_context_tokens, suite, task, metric, variant, context_tokens, lower_is_better,
+        model, stage_kind, trained_context_tokens, suite, task, part_of, metric, variant, context_tokens,
+        lower_is_better,
         avg(value) AS value, stddev_samp(value) AS sd, count(*) AS seeds
     FROM own_length
     GROUP BY ALL
@@ -94,3 +95,52 @@ JOIN jobs AS j ON j.job = e.dst
 JOIN artifacts AS used ON used.artifact = e.src AND used.job IS NULL
 JOIN artifacts AS made ON made.path = used.path AND made.job IS NOT NULL
 WHERE e.relation = 'used';
+
+-- One row a question about an entry whose place in its prompt is known, from 0 (first) to 1 (last): Phonebook, needles.
+CREATE VIEW look_ups AS
+SELECT
+    s.model, s.seed, s.kind AS stage_kind, s.context_tokens AS trained_context_tokens, q.stage, q.suite, q.task, q.variant,
+    q.context_tokens, coalesce(q.details->>'name', q.details->>'book', CAST(q.sample AS VARCHAR)) AS prompt,
+    CAST(q.details->>'position' AS DOUBLE) AS position, q.metrics['exact_match'] AS exact,
+    coalesce(CAST(q.details->>'digits_right' AS DOUBLE), q.metrics['digit_agreement']) AS digits_right,
+    coalesce(CAST(q.details->>'digits' AS DOUBLE), 1.0) AS digits
+FROM samples AS q JOIN stages AS s USING (stage)
+WHERE q.current AND q.details->>'position' IS NOT NULL AND q.metrics['exact_match'] IS NOT NULL;
+
+-- Scores of every seed by place: prompts cut into `parts` equal parts. The standard error takes a prompt's questions as one.
+CREATE MACRO positions(parts) AS TABLE
+WITH prompt AS (
+    SELECT
+        * EXCLUDE (position, exact, digits_right, digits),
+        1 + least(floor(position * parts::BIGINT), parts::BIGINT - 1)::BIGINT AS part,
+        sum(exact) AS exact, count(*) AS asked, sum(digits_right) AS digits_right, sum(digits) AS digits
+    FROM look_ups
+    GROUP BY ALL
+), share AS (
+    SELECT
+        * EXCLUDE (prompt, exact, asked, digits_right, digits),
+        sum(exact) / sum(asked) AS exact_match, sum(digits_right) / sum(digits) AS digit_agreement,
+        sum(asked)::BIGINT AS n, count(*) AS prompts,
+        sum(exact ** 2) AS xx, sum(exact * asked) AS xn, sum(asked ** 2) AS nn
+    FROM prompt
+    GROUP BY ALL
+)
+SELECT
+    * EXCLUDE (prompts, xx, xn, nn),
+    sqrt(greatest(xx - 2 * exact_match * xn + exact_match ** 2 * nn, 0) * prompts / nullif(prompts - 1, 0)) / n AS stderr
+FROM share;
+
+-- What lies before (`upwards`) or behind the artifacts and jobs that `wanted` names, with the distance.
+CREATE MACRO walk(wanted, upwards) AS TABLE
+WITH RECURSIVE start AS (
+    SELECT artifact AS node FROM artifacts
+    WHERE artifact = wanted OR ends_with(path, wanted) OR (length(wanted) >= 6 AND starts_with(sha256, wanted))
+    UNION
+    SELECT job FROM jobs WHERE job = wanted OR (name = wanted AND current)
+), reached(node, depth) AS (
+    SELECT node, 0 FROM start
+    UNION
+    SELECT if(upwards, e.src, e.dst), r.depth + 1
+    FROM reached AS r JOIN edges AS e ON if(upwards, e.dst, e.src) = r.node
+)
+SELECT node, min(depth) AS depth FROM reached GROUP BY node;

@@ -66,10 +66,11 @@ def compare(
     first: Annotated[str, typer.Argument(help="A run (hybrid-s1: its last stage), or one of its stages.")],
     second: Annotated[str, typer.Argument(help="The run or stage to set beside it.")],
     suite: Annotated[str | None, typer.Option(help="Only this suite.")] = None,
+    every: Annotated[bool, typer.Option("--all", help="The parts of groups too, such as MMLU's subjects.")] = False,
     config: Config = DEFAULT,
     format: Annotated[str, typer.Option(help="table, csv, json or markdown.")] = "table",
 ) -> None:
-    """Compares two runs on the samples that both answered: differences with paired bootstrap intervals."""
+    """Compares two runs on the samples that both answered: differences with intervals (paired bootstrap) and p."""
     from rich.console import Console
 
     from sidewinder.catalog.compare import compare as paired
@@ -77,7 +78,7 @@ def compare(
     from sidewinder.catalog.table import render
 
     with open_catalog(Graph(load_study(config)).catalog) as connection:
-        answer = paired(connection, first, second, suite)
+        answer = paired(connection, first, second, suite, every)
     print(render(answer, format, width=Console().width if sys.stdout.isatty() else None))
 
 

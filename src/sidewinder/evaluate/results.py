@@ -76,9 +76,11 @@ def _missing_means(unit: Unit, task: str, results: dict[str, Any]) -> dict[str, 
 
 
 def versions_of(results: dict[str, Any]) -> dict[str, str]:
-    """Of every task, and of its template."""
+    """Of every task, and of its template; and the group of each that is a part of one."""
     versions = {task: str(results["versions"].get(task)) for task in results["results"]}
-    return versions | {f"{task} template": template_version(config) for task, config in results["configs"].items()}
+    groups = {f"{part} group": group for group, parts in results.get("group_subtasks", {}).items() for part in parts}
+    templates = {f"{task} template": template_version(config) for task, config in results["configs"].items()}
+    return versions | groups | templates
 
 
 def template_version(config: dict[str, Any]) -> str:

@@ -32,6 +32,7 @@ class Series:
 
     @property
     def class_(self) -> str:
+        """CSS classes of the model's colour and of the line style."""
         return f"m{self.model % 8} d{min(self.dash, DASHES - 1)}"
 
 

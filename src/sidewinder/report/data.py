@@ -11,74 +11,26 @@ from typing import Any
 
 import duckdb
 
+from sidewinder.catalog.errors import CatalogError
 from sidewinder.catalog.query import open_catalog, run_query
+from sidewinder.report.questions import (
+    CHANGES,
+    CODE,
+    CURVES,
+    EVENTS,
+    EXPORTS,
+    FILTERS,
+    JOBS,
+    LENGTHS,
+    MACHINES,
+    POSITIONS,
+    SAMPLES,
+    SCORES,
+    STAGES,
+    SUPERSEDED,
+)
 
 Row = dict[str, Any]
-
-STAGES = """
-SELECT s.*, r.pattern, r.layers, r.hidden_size, r.parameters, r.non_embedding_parameters, j.cpu_s, j.wall_s
-FROM stages AS s JOIN runs AS r USING (run) LEFT JOIN jobs AS j USING (job)
-WHERE s.current
-"""
-CURVES = """
-SELECT
-    stage, step, tokens, total_tokens, loss, sum(step_s) OVER (PARTITION BY stage ORDER BY step) AS elapsed_s
-FROM steps
-WHERE stage IN (SELECT stage FROM stages WHERE current) AND loss IS NOT NULL
-ORDER BY stage, step
-"""
-SCORES = """
-SELECT
-    model, stage_kind, trained_context_tokens, suite, kind, task, metric, variant, context_tokens, lower_is_better,
-    list(value ORDER BY seed) AS values, avg(stderr) AS stderr, sum(n)::BIGINT AS n, min(artifact) AS artifact
-FROM current_evals
-WHERE value IS NOT NULL
-GROUP BY ALL
-"""
-JOBS = "SELECT * EXCLUDE (config) FROM jobs WHERE current ORDER BY started_at, job"
-CODE = """
-SELECT version, code_sha256, commit, dirty, count(*) AS jobs, min(started_at) AS first, max(ended_at) AS last
-FROM jobs WHERE current GROUP BY ALL ORDER BY first, code_sha256
-"""
-MACHINES = """
-SELECT host, cores, e.*, count(*) AS jobs
-FROM jobs JOIN environments AS e USING (environment) WHERE current GROUP BY ALL ORDER BY environment, host
-"""
-SUPERSEDED = """
-SELECT s.model, s.seed, s.kind, s.context_tokens, s.stage, s.final_loss, s.tokens, s.started_at
-FROM stages AS s WHERE NOT s.current ORDER BY s.model, s.seed, s.context_tokens, s.stage
-"""
-CHANGES = """
-SELECT old.stage, old.key, old.value AS was, new.value AS is
-FROM params AS old
-JOIN stages AS o ON o.stage = old.stage AND NOT o.current
-JOIN stages AS n ON n.current AND n.model = o.model AND n.seed = o.seed AND n.kind = o.kind
-    AND (n.context_tokens = o.context_tokens OR n.kind = 'pretrain')
-JOIN params AS new ON new.stage = n.stage AND new.key = old.key
-WHERE old.value IS DISTINCT FROM new.value
-ORDER BY ALL
-"""
-SAMPLES = """
-SELECT d.* FROM dropped_samples AS d JOIN sources AS s USING (job) WHERE s.current
-ORDER BY d.source, d.place, d.reason, d.text
-"""
-LENGTHS = """
-SELECT DISTINCT s.kind, s.context_tokens, split_part(f.key, '.', 3)::BIGINT AS from_tokens, f.number AS share
-FROM facts AS f JOIN stages AS s ON s.job = f.job AND s.current WHERE f.key LIKE 'data.lengths.%'
-ORDER BY ALL
-"""
-FILTERS = """
-SELECT f.*, (SELECT string_agg(d.reason || ' ' || d.documents, ', ' ORDER BY d.documents DESC, d.reason)
-             FROM dropped AS d WHERE (d.job, d.place) = (f.job, f.place) AND d.documents > 0) AS reasons
-FROM cleaning AS f ORDER BY f.source, place
-"""
-EXPORTS = """
-SELECT e.*, s.model, s.seed, s.kind, s.context_tokens
-FROM exports AS e JOIN stages AS s USING (stage) WHERE e.current
-"""
-EVENTS = """
-SELECT e.event, count(*) AS count FROM events AS e JOIN stages AS s USING (stage) WHERE s.current GROUP BY ALL
-"""
 
 
 @dataclass(frozen=True, order=True)
@@ -92,10 +44,12 @@ class Checkpoint:
 
     @property
     def label(self) -> str:
+        """`hybrid extend-1024`."""
         return f"{self.model} {self.stage}"
 
     @property
     def stage(self) -> str:
+        """`extend-1024`, the same for all models."""
         return f"{'extend' if self.extended else 'pretrain'}-{self.context_tokens}"
 
 
@@ -115,9 +69,12 @@ class Score:
     stderr: float | None
     n: int | None
     artifact: str
+    part_of: str | None = None
+    """The group, such as mmlu, that the task is a part of."""
 
     @property
     def value(self) -> float:
+        """Mean over seeds."""
         return math.fsum(self.values) / len(self.values)
 
     @property
@@ -134,6 +91,7 @@ class Score:
 
     @property
     def series(self) -> tuple[str, str, str, str | None]:
+        """What scores of several checkpoints and lengths have in common."""
         return self.suite, self.task, self.metric, self.variant
 
 
@@ -149,6 +107,8 @@ class StudyData:
     stages: list[Row] = field(default_factory=list)
     curves: dict[str, list[Row]] = field(default_factory=dict)
     scores: list[Score] = field(default_factory=list)
+    positions: list[Row] = field(default_factory=list)
+    missing: list[Row] = field(default_factory=list)
     jobs: list[Row] = field(default_factory=list)
     corpus: list[Row] = field(default_factory=list)
     filters: list[Row] = field(default_factory=list)
@@ -166,13 +126,16 @@ class StudyData:
 
     @property
     def seeds(self) -> list[int]:
+        """All seeds of the study's stages, in order."""
         return sorted({stage["seed"] for stage in self.stages})
 
     @property
     def ended_at(self) -> datetime.datetime | None:
+        """When the last job ended."""
         return max((job["ended_at"] for job in self.jobs if job["ended_at"]), default=None)
 
     def place(self, model: str) -> int:
+        """Place of a model in the study, which picks its colour and sign. Raises ValueError for a foreign one."""
         return self.models.index(model)
 
     def of(self, checkpoint: Checkpoint) -> list[Row]:
@@ -205,7 +168,7 @@ def read_study(database: Path, name: str, config: Row, models: Sequence[str], su
         done = [stage for stage in data.stages if stage["status"] == "finished"]
         data.checkpoints = sorted({_checkpoint(stage, named) for stage in done}, key=_order)
         data.curves = _curves(rows(CURVES))
-        data.scores = _scores(rows(SCORES), data)
+        data.scores, data.missing = _scores(rows(SCORES), data), rows("missing")
         data.jobs, data.code, data.machines = rows(JOBS), rows(CODE), rows(MACHINES)
         data.corpus = rows("FROM corpus ORDER BY weight DESC NULLS LAST, source")
         data.filters, data.dropped, data.lengths = rows(FILTERS), rows(SAMPLES), rows(LENGTHS)
@@ -213,8 +176,37 @@ def read_study(database: Path, name: str, config: Row, models: Sequence[str], su
         data.superseded, data.changes = rows(SUPERSEDED), rows(CHANGES)
         data.events = {row["event"]: row["count"] for row in rows(EVENTS)}
         data.warnings = rows("FROM warnings ORDER BY path, message")
+        _read_positions(connection, data)
         _read_lineage(connection, data)
     return data
+
+
+def _read_positions(connection: duckdb.DuckDBPyConnection, data: StudyData) -> None:
+    """The only question to the files of samples; where they are gone since, the report says so and does without."""
+    try:
+        rows = run_query(connection, POSITIONS).records()
+    except CatalogError as error:
+        data.warnings.append({"path": "samples.parquet", "message": f"cannot be read: {error.args[0]}"})
+        return
+    for row in rows:
+        row["checkpoint"] = _checkpoint(row, data.models, "stage_kind", "trained_context_tokens")
+    data.positions = sorted(
+        rows,
+        key=lambda row: (
+            *_suite_order(row["suite"], data),
+            row["task"],
+            (row["variant"] or "") != "standard",
+            row["variant"] or "",
+            _order(row["checkpoint"]),
+            row["context_tokens"] or 0,
+            row["part"],
+        ),
+    )
+
+
+def _suite_order(suite: str, data: StudyData) -> tuple[int, str]:
+    """As the study names its suites."""
+    return (data.suites.index(suite) if suite in data.suites else len(data.suites)), suite
 
 
 def _read_lineage(connection: duckdb.DuckDBPyConnection, data: StudyData) -> None:
@@ -254,15 +246,14 @@ def _scores(rows: list[Row], data: StudyData) -> list[Score]:
             row["stderr"],
             row["n"],
             row["artifact"],
+            row["part_of"],
         )
         for row in rows
     ]
-    suites = {suite: place for place, suite in enumerate(data.suites)}
     return sorted(
         scores,
         key=lambda score: (
-            suites.get(score.suite, len(suites)),
-            score.suite,
+            *_suite_order(score.suite, data),
             score.task,
             (score.variant or "") != "standard",
             score.variant or "",

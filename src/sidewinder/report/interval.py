@@ -5,9 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-Z = 1.959964
-T = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228)
-"""Student's t for 1, 2, … degrees of freedom."""
+from sidewinder.catalog.paired import Z, student
 
 
 def interval(
@@ -28,8 +26,7 @@ def interval(
         spans.append(_around(mean, Z * stderr / math.sqrt(seeds)))
     if seeds > 1:
         variance = math.fsum((value - mean) ** 2 for value in values) / (seeds - 1)
-        quantile = T[seeds - 2] if seeds - 2 < len(T) else Z + 2.7 / (seeds - 1)
-        spans.append(_around(mean, quantile * math.sqrt(variance / seeds)))
+        spans.append(_around(mean, student(seeds - 1) * math.sqrt(variance / seeds)))
     if not spans:
         return None
     low, high = min(low for low, _ in spans), max(high for _, high in spans)

@@ -18,6 +18,7 @@ from sidewinder.report.figures.cost import clock, cost_figures, timeline
 from sidewinder.report.figures.lengths import length_figures
 from sidewinder.report.figures.lineage import lineage_figure
 from sidewinder.report.figures.loss import loss_figures
+from sidewinder.report.figures.positions import position_figures
 from sidewinder.report.paper_table import paper_table
 from sidewinder.report.svg import mark, picture, tag
 from sidewinder.report.text import NBSP, count, date, digits, power, seconds, short, size
@@ -28,6 +29,7 @@ def page(data: StudyData) -> str:
     """The whole report."""
     main, beside, loss_table = loss_figures(data)
     lengths, lengths_table = length_figures(data)
+    places, places_table = position_figures(data)
     by_source, bytes_table = byte_figures(data)
     cost, cost_table = cost_figures(data)
     gantt, kinds_table = timeline(data)
@@ -42,6 +44,8 @@ def page(data: StudyData) -> str:
             legend=_legend(data),
             loss={"main": main, "beside": beside, "table": loss_table},
             lengths={"panels": lengths, "table": lengths_table},
+            positions={"panels": places, "table": places_table},
+            missing=tables.missing_table(data),
             bytes={"panels": by_source, "table": bytes_table},
             leaderboard=score_tables.leaderboard(data),
             scores=score_tables.all_scores(data),

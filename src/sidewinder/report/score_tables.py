@@ -31,6 +31,7 @@ class Table:
     models: list[int | None] = field(default_factory=list)
 
     def add(self, cells: list[Cell], attributes: dict[str, str] | None = None, model: int | None = None) -> None:
+        """Adds a row."""
         self.rows.append(cells)
         self.attributes.append(attributes or {})
         self.models.append(model)
@@ -70,13 +71,8 @@ def _stage(score: Score) -> tuple[bool, int]:
     return score.checkpoint.extended, score.checkpoint.context_tokens
 
 
-def _is_part(task: str) -> bool:
-    """Whether a task is one subject of MMLU, or one of its fields, which the mean over all stands for."""
-    return "::" in task or (task.startswith("mmlu_") and task != "mmlu_continuation")
-
-
 def _is_main(score: Score, data: StudyData) -> bool:
-    if score.metric == "digit_agreement" or _is_part(score.task):
+    if score.metric == "digit_agreement" or score.part_of:
         return False
     if score.metric == "bits_per_byte":
         return score.task == "blend" or not any(other.task == "blend" for other in data.scores)
@@ -102,6 +98,7 @@ def _is_best(score: Score, rivals: list[Score]) -> bool:
 
 
 def all_scores(data: StudyData) -> Table:
+    """Every score with its error, samples, seeds and the digest of its file."""
     table = Table(
         ["checkpoint", "suite", "task", "variant", "metric", "length", "score", "±", "n", "seeds", "scores.json"],
         frozenset({"checkpoint", "suite", "task", "variant", "metric", "scores.json"}),

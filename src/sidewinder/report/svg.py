@@ -34,6 +34,7 @@ def tag(name: str, *children: object, **attributes: object) -> Markup:
 
 
 def text(x: float, y: float, words: str, class_: str = "", **attributes: object) -> Markup:
+    """Words at a point, their baseline's start unless the class aligns them otherwise."""
     return tag("text", words, x=float(x), y=float(y), class_=class_ or None, **attributes)
 
 
@@ -73,6 +74,7 @@ class Scale:
 
 
 def round_ticks(low: float, high: float, most: int) -> list[float]:
+    """Up to about `most` round values from `low` to `high`."""
     if not high > low:
         return [low]
     rough = (high - low) / most
@@ -107,6 +109,7 @@ class Panel:
         return max(self.y.start, self.y.end)
 
     def add(self, *items: Markup) -> None:
+        """Draws over what is there."""
         self.items.extend(items)
 
     def grid_y(self, ticks: Iterable[tuple[float, str]]) -> None:
@@ -125,16 +128,10 @@ class Panel:
             self.add(text(x, self.bottom + 17, label, "tick mid"))
 
     def base(self) -> None:
+        """The horizontal axis."""
         self.add(
             tag("line", x1=self.left, x2=self.right, y1=self.bottom, y2=self.bottom, class_="axis"),
         )
-
-    def titles(self, x: str = "", y: str = "") -> None:
-        """What the axes mean: below at the right end, and above the vertical axis."""
-        if x:
-            self.add(text(self.right, self.bottom + 34, x, "title end"))
-        if y:
-            self.add(text(self.left - 34, self.top - 12, y, "title"))
 
 
 def spread(places: Sequence[float], gap: float, low: float, high: float) -> list[float]:

@@ -47,6 +47,7 @@ def _layers(pattern: str | None) -> str:
 
 
 def stages_table(data: StudyData) -> FigureTable:
+    """Every stage of training, finished or not, all seeds in one row."""
     table = FigureTable(
         ["checkpoint", "context", "sequences a step", "steps", "tokens", "peak rate", "last loss", "status"]
     )
@@ -73,6 +74,7 @@ def stages_table(data: StudyData) -> FigureTable:
 
 
 def corpus_table(data: StudyData) -> FigureTable:
+    """Every source with its share, size, and what was held out and dropped."""
     table = FigureTable(
         [
             "source",
@@ -117,6 +119,7 @@ def _passes(data: StudyData, source: Row) -> str:
 
 
 def filters_table(data: StudyData) -> FigureTable:
+    """Every cleaning step of every source: what it took in, gave out and dropped, and why."""
     heads = ["documents in", "documents out", "dropped", "why", "bytes in", "bytes out", "≈ tokens out"]
     table = FigureTable(["source", "step", *heads])
     table.words = frozenset({"source", "step", "why"})
@@ -162,7 +165,29 @@ def lengths_table(data: StudyData) -> FigureTable:
     return table
 
 
+def missing_table(data: StudyData) -> FigureTable:
+    """What suites could not do, with the reason: a row for the tasks or lengths that the same checkpoints lack."""
+    table = FigureTable(["suite", "what", "", "why", "checkpoints"])
+    table.words, table.long = frozenset({"suite", "what"}), frozenset({"", "why", "checkpoints"})
+    lacking: dict[tuple[str, ...], dict[str, list[str]]] = {}
+    for row in data.missing:
+        names = lacking.setdefault((row["suite"], row["what"], row["why"]), {})
+        own = names.setdefault(f"{row['model']} {row['checkpoint']}", [])
+        own += [name for name in [_spelt(row)] if name not in own]  # Seeds lack the same.
+    for (suite, what, why), checkpoints in lacking.items():
+        together: dict[str, list[str]] = {}
+        for checkpoint, own in checkpoints.items():
+            together.setdefault(", ".join(own), []).append(checkpoint)
+        table.rows += [[suite, what, own, why, ", ".join(found)] for own, found in together.items()]
+    return table
+
+
+def _spelt(row: Row) -> str:
+    return count(int(row["name"])) if row["what"] == "length" else row["name"]
+
+
 def exports_table(data: StudyData) -> FigureTable:
+    """Every exported checkpoint with what its verification found."""
     table = FigureTable(
         ["checkpoint", "seed", "class", "largest logit difference", "tokenizer mismatches", "size", "folder"]
     )
@@ -184,6 +209,7 @@ def exports_table(data: StudyData) -> FigureTable:
 
 
 def code_table(data: StudyData) -> FigureTable:
+    """Versions of Sidewinder that the study's jobs ran with."""
     table = FigureTable(["version", "commit", "sources", "jobs"])
     table.words = frozenset({"version", "commit", "sources"})
     for row in data.code:
@@ -193,6 +219,7 @@ def code_table(data: StudyData) -> FigureTable:
 
 
 def machines_table(data: StudyData) -> FigureTable:
+    """Machines and environments that the study's jobs ran on."""
     table = FigureTable(["host", "cores", "Python", "system", "packages", "jobs"])
     table.words = frozenset({"host", "Python", "system"})
     table.long = frozenset({"packages"})
@@ -213,6 +240,7 @@ def machines_table(data: StudyData) -> FigureTable:
 
 
 def superseded_table(data: StudyData) -> FigureTable:
+    """Stages of earlier configurations, and the settings in which they differ from the present ones."""
     table = FigureTable(["stage", "tokens", "last loss", "differs from the present study in"])
     table.words = frozenset({"stage"})
     table.long = frozenset({"differs from the present study in"})

@@ -65,10 +65,12 @@ def size(value: float | None) -> str:
 
 
 def decimal(value: float | None, places: int = 3) -> str:
+    """A number with so many decimals and a true minus sign."""
     return "–" if value is None else f"{value:.{places}f}".replace("-", "−")
 
 
 def percent(value: float | None, places: int = 0) -> str:
+    """A share of 1 as `41.2 %`."""
     return "–" if value is None else f"{100 * value:.{places}f}{NBSP}%"
 
 
@@ -90,6 +92,7 @@ def seconds(value: float | None) -> str:
 
 
 def date(value: datetime.datetime | None) -> str:
+    """`3 March 2026, 14:05 UTC`."""
     return "–" if value is None else f"{value.day} {value:%B %Y, %H:%M} UTC"
 
 

@@ -1,13 +1,13 @@
 -- Scores of every current checkpoint, tasks as columns, means over seeds
 -- A score that depends on length is taken at the longest length that the checkpoint was trained for.
 -- $suite = NULL: only this suite
--- $all = false: true for every metric and source, instead of the whole blend and exact matches
+-- $all = false: true for every metric, source and part of a group, instead of the blend, exact matches and whole groups
 WITH chosen AS (
     SELECT *, count(DISTINCT task) OVER (PARTITION BY suite) AS tasks
     FROM leaderboard
     WHERE (getvariable('suite') IS NULL OR suite = getvariable('suite'))
         AND (getvariable('all')::BOOLEAN OR NOT (
-            metric = 'digit_agreement'
+            metric = 'digit_agreement' OR part_of IS NOT NULL
             OR (metric = 'bits_per_byte' AND task <> 'blend' AND EXISTS (FROM leaderboard WHERE task = 'blend'))
         ))
 ), named AS (

@@ -14,6 +14,7 @@ ROW = 26
 
 
 def byte_scores(data: StudyData) -> list[Score]:
+    """Bits per byte of all sources and checkpoints."""
     return [score for score in data.scores if score.metric == METRIC and score.context_tokens is None]
 
 

@@ -22,7 +22,12 @@ def cost_figures(data: StudyData) -> tuple[list[Figure], FigureTable]:
     """Bars of speed, memory and time, and the table behind them."""
     panels = (
         ("Training speed", "tokens_per_s", lambda value: f"{short(value)} tok/s", "Tokens a second, over all steps."),
-        ("Peak memory", "peak_memory_bytes", size, "Largest resident memory of the training process."),
+        (
+            "Peak memory",
+            "device_memory_bytes",
+            size,
+            "Of the GPU's allocator; on a CPU, resident memory of the process.",
+        ),
         ("Training time", "train_s", seconds, "Time in training steps."),
     )
     figures = []
@@ -57,7 +62,8 @@ def _cost_table(data: StudyData) -> FigureTable:
             "GFLOP/s",
             "train time",
             "CPU time",
-            "peak memory",
+            "device memory",
+            "process memory",
             "starts",
         ],
     )
@@ -76,6 +82,7 @@ def _cost_table(data: StudyData) -> FigureTable:
                     "–" if not rate else f"{rate / 1e9:.1f}",
                     seconds(stage["train_s"]),
                     seconds(stage["cpu_s"]),
+                    size(stage["device_memory_bytes"]),
                     size(stage["peak_memory_bytes"]),
                     count(stage["attempts"]),
                 ]
@@ -100,6 +107,7 @@ class Clock:
 
     @property
     def total(self) -> float:
+        """Seconds of work."""
         return sum(end - start for start, end in self.spans)
 
 
@@ -209,7 +217,7 @@ def _block(job: Row, lane: int, y: float, time: Clock, scale: Scale, data: Study
 
 
 def _kind_table(jobs: list[Row]) -> FigureTable:
-    table = FigureTable(["kind", "jobs", "wall time", "CPU time", "longest", "largest memory"])
+    table = FigureTable(["kind", "jobs", "wall time", "CPU time", "longest", "largest process memory"])
     kinds = sorted({job["kind"] for job in jobs}, key=lambda kind: (KINDS.index(kind) if kind in KINDS else 99, kind))
     for kind in kinds:
         own = [job for job in jobs if job["kind"] == kind]

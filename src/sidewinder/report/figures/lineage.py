@@ -38,6 +38,7 @@ class Node:
 
 
 def lineage_figure(data: StudyData) -> Figure | None:
+    """Jobs as boxes, and as lines what each was made from, unless other lines tell; None without jobs."""
     nodes = _nodes(data)
     if not nodes:
         return None
