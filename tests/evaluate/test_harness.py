@@ -15,6 +15,7 @@ from sidewinder.errors import EvaluationError
 from sidewinder.evaluate import adapter, harness
 from sidewinder.evaluate.journal import Journal, request_key
 from sidewinder.evaluate.local_data import LocalData, MissingData
+from sidewinder.evaluate.made_tasks import phonebook_samples
 from sidewinder.evaluate.samples import read_samples
 from sidewinder.evaluate.subject import Subject
 from sidewinder.record import file_digest
@@ -139,3 +140,35 @@ def test_data_that_is_not_what_was_fetched_is_named(data: Path) -> None:
     files[0].write_bytes(b"PAR1 and no more")
     with pytest.raises(EvaluationError, match=r"cannot read .*piqa"):
         LocalData(data).load("baber/piqa")
+
+
+def test_shots_of_a_phonebook_are_other_entries_of_the_same_book(hybrid: Subject, tmp_path: Path) -> None:
+    tasks = [{"task": "sidewinder_phonebook", "shots": [0, 2]}]
+    asked = suite(tasks=tasks, samples=6, lengths_tokens=[380], beyond=4)
+    outcome = harness.run(hybrid, asked, tmp_path / "a")
+    assert not outcome.facts["missing"]
+    assert not outcome.facts["truncated"]
+    for shots, file in zip((0, 2), outcome.sample_files, strict=True):
+        samples = read_samples(file)
+        assert [sample["details"]["book"] for sample in samples] == list(range(6)), "one question a book"
+        for sample in samples:
+            book, questions = sample["prompt"].split("\n\n")
+            *shown, question = questions.split("\n")
+            assert 330 < len(hybrid.encode(sample["prompt"])) <= 380 - 16
+            assert len(shown) == shots
+            assert set(shown) <= set(book.split("\n"))
+            assert f"{question} {sample['answer']}" in set(book.split("\n")) - set(shown)
+
+
+def test_shots_that_make_no_sense_are_refused(hybrid: Subject, tmp_path: Path) -> None:
+    tasks = [{"task": task, "shots": [0, 3]} for task in ("sidewinder_phonebook_reversed", "niah_single_1")]
+    outcome = harness.run(hybrid, suite(tasks=tasks, samples=1, lengths_tokens=[380], beyond=4), tmp_path / "a")
+    missing = outcome.facts["missing"]
+    assert set(missing) == {"sidewinder_phonebook_reversed-3shot-380", "niah_single_1-3shot-380"}
+    assert (
+        "the reversed phonebook takes no shots, but 3 are asked for"
+        in missing["sidewinder_phonebook_reversed-3shot-380"]
+    )
+    assert "niah_single_1 takes no shots, but 3 are asked for" in missing["niah_single_1-3shot-380"]
+    with pytest.raises(EvaluationError, match="60 tokens have no room for a standard phonebook of 31 entries"):
+        phonebook_samples(hybrid, "standard", lengths_tokens=[60], books=1, queries=1, shots=30)

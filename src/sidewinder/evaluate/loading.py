@@ -108,11 +108,20 @@ def _spec(manager: TaskManager, unit: Unit, suite: Harness, subject: Subject, da
     if unit.length_tokens is None:
         return unit.task
     length, wanted = unit.length_tokens, suite.samples
+    if unit.shots and unit.task in RULER:
+        raise EvaluationError(
+            f"{unit.task} takes no shots, but {unit.shots} are asked for: its prompt fills the length already",
+            remedy=f"ask for none: {{task: {unit.task}, shots: [0]}}",
+        )
     if unit.task in PHONEBOOK:
         variant = REVERSED if unit.task.endswith("reversed") else STANDARD
-        books = wanted or made_tasks.BOOKS
         samples = made_tasks.phonebook_samples(
-            subject, variant, lengths_tokens=[length], books=books, shots=unit.shots, seed=suite.seed
+            subject,
+            variant,
+            lengths_tokens=[length],
+            books=wanted or made_tasks.BOOKS,
+            shots=unit.shots,
+            seed=suite.seed,
         )
         return _config(manager, unit.task) | {"custom_dataset": _given(samples)}
     samples = ruler.make(
@@ -124,7 +133,7 @@ def _spec(manager: TaskManager, unit: Unit, suite: Harness, subject: Subject, da
         data=data,
         haystack=suite.haystack,
     )
-    config = _config(manager, unit.task)
+    config = _config(manager, unit.task) | {"num_fewshot": 0}  # An example would be another sample of that length.
     metric = config["metric_list"][0] | {"metric": str(length)}
     own: dict[str, Any] = {"custom_dataset": _given(samples), "metric_list": [metric, metric | {"metric": "4096"}]}
     if unit.task in QA_FILES:
@@ -138,7 +147,7 @@ def _config(manager: TaskManager, task: str) -> dict[str, Any]:
 
 def _given(samples: list[dict[str, Any]]) -> Any:
     def dataset(**settings: Any) -> dict[str, Any]:
-        return made_tasks._splits(samples)
+        return made_tasks.splits(samples)
 
     return dataset
 
