@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 from pathlib import Path
 from typing import Any
 
@@ -20,14 +21,12 @@ from sidewinder.evaluate.samples import read_samples
 from sidewinder.evaluate.subject import Subject
 from sidewinder.record import file_digest
 
-from .local_sets import TABLE, write
+from .local_sets import TABLE, truthfulqa, write
 
 
 @pytest.fixture
 def data(tmp_path: Path) -> Path:
     """PIQA, WinoGrande and, with a column missing, OpenBookQA."""
-    import random
-
     folder = tmp_path / "data"
     for path, name, splits, make in TABLE:
         if path in ("baber/piqa", "allenai/winogrande", "allenai/openbookqa"):
@@ -165,10 +164,34 @@ def test_shots_that_make_no_sense_are_refused(hybrid: Subject, tmp_path: Path) -
     outcome = harness.run(hybrid, suite(tasks=tasks, samples=1, lengths_tokens=[380], beyond=4), tmp_path / "a")
     missing = outcome.facts["missing"]
     assert set(missing) == {"sidewinder_phonebook_reversed-3shot-380", "niah_single_1-3shot-380"}
-    assert (
-        "the reversed phonebook takes no shots, but 3 are asked for"
-        in missing["sidewinder_phonebook_reversed-3shot-380"]
-    )
-    assert "niah_single_1 takes no shots, but 3 are asked for" in missing["niah_single_1-3shot-380"]
+    for name, reason in missing.items():
+        assert f"{name.split('-')[0]} takes no shots, but 3 are asked for" in reason
     with pytest.raises(EvaluationError, match="60 tokens have no room for a standard phonebook of 31 entries"):
         phonebook_samples(hybrid, "standard", lengths_tokens=[60], books=1, queries=1, shots=30)
+
+
+def test_a_task_that_fixes_its_shots_is_not_given_out_for_one_with_others(hybrid: Subject, tmp_path: Path) -> None:
+    """lm-eval leaves a task of `num_fewshot: 0` at that, whatever is asked for."""
+    data = tmp_path / "data"
+    rows = [truthfulqa(random.Random(at), at) for at in range(10)]
+    write(data, "truthfulqa/truthful_qa", "multiple_choice", "validation", rows)
+    tasks = [{"task": "truthfulqa_mc2", "shots": [0, 5]}]
+    outcome = harness.run(hybrid, suite(tasks=tasks, samples=3), tmp_path / "a", data=data)
+    assert list(outcome.facts["missing"]) == ["truthfulqa_mc2-5shot"]
+    assert (
+        "'truthfulqa_mc2' has 0 shots in its own configuration, not the 5"
+        in (outcome.facts["missing"]["truthfulqa_mc2-5shot"])
+    )
+    assert [(score.task, score.variant) for score in outcome.scores] == [("truthfulqa_mc2", "0-shot")]
+
+
+def test_digits_and_queries_of_a_phonebook_are_the_suites(hybrid: Subject, tmp_path: Path) -> None:
+    tasks = ["sidewinder_phonebook", "sidewinder_phonebook_reversed"]
+    asked = suite(tasks=tasks, samples=5, lengths_tokens=[90], digits=3, queries=2)
+    outcome = harness.run(hybrid, asked, tmp_path / "a")
+    standard, reversed_ = (read_samples(file) for file in outcome.sample_files)
+    assert all(len(sample["answer"]) == 3 for sample in standard + reversed_)
+    assert [sample["details"]["book"] for sample in standard] == [0, 0, 1, 1, 2]
+    assert [sample["details"]["book"] for sample in reversed_] == [0, 1, 2, 3, 4]
+    assert len({sample["prompt"] for sample in standard}) == 5
+    assert all(sample["prompt"].split("\n\n")[1].count("\n") == 0 for sample in standard)

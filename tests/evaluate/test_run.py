@@ -23,7 +23,7 @@ def stage_of(graph: Graph, model: str) -> Stage:
     return next(stage for stage in graph.stages if stage.model_name == model)
 
 
-@pytest.mark.parametrize("suite", ["heldout", "phonebook", "needle", "cloze"])
+@pytest.mark.parametrize("suite", ["heldout", "phonebook", "needle", "cloze", "cloze_block"])
 def test_a_suite_leaves_scores_samples_and_a_record(graph: Graph, suite: str) -> None:
     stage = stage_of(graph, "hybrid")
     evaluate(graph, stage, suite)
@@ -39,7 +39,7 @@ def test_a_suite_leaves_scores_samples_and_a_record(graph: Graph, suite: str) ->
     assert record["name"] == f"hybrid-s1/pretrain-96/{suite}"
     roles = {entry["role"] for entry in record["inputs"]}
     assert {"checkpoint", "model_config", "tokenizer"} <= roles
-    assert ({"blend", "bin", "idx"} <= roles) == (suite in ("heldout", "cloze"))
+    assert ({"blend", "bin", "idx"} <= roles) == (suite in ("heldout", "cloze", "cloze_block"))
     for entry in record["outputs"]:
         check(Artifact(**entry), deep=True)
 

@@ -175,7 +175,11 @@ def _evaluated(lm: Any, loaded: dict[str, Any], suite: Harness, unit: Unit) -> d
 
 def _cloze_task(subject: Subject, suite: Harness, folder: Path) -> dict[str, Any]:
     """lm-eval's configuration of the cloze task, reading the file that is written here."""
-    assert subject.heldout is not None
+    if subject.heldout is None:
+        raise EvaluationError(
+            f"{cloze.TASK} is made from held-out text, and {subject.title} came without any",
+            remedy="evaluate a checkpoint of a study",
+        )
     path = folder / cloze.FILE
     cloze.write_cloze(subject.heldout, suite.samples, suite.seed, path)
 

@@ -28,7 +28,7 @@ from sidewinder.errors import EvaluationError, SidewinderError
 from sidewinder.evaluate import made_tasks, ruler, squad
 from sidewinder.evaluate.local_data import LocalData, reading
 from sidewinder.evaluate.phonebook import REVERSED, STANDARD
-from sidewinder.evaluate.presets import MMLU_FORMATS, NATURAL, PHONEBOOK, RULER, Unit
+from sidewinder.evaluate.presets import MMLU_FORMATS, NATURAL, PHONEBOOK, RULER, SIZED, Unit
 from sidewinder.evaluate.presets import STANDARD as STANDARD_TASKS
 from sidewinder.evaluate.ruler_tasks import QA_FILES, best_reference, fetching_nothing
 from sidewinder.evaluate.subject import Subject
@@ -45,7 +45,7 @@ FOLDERS = {
 }
 """Where lm-eval keeps tasks of the presets whose folder has another name."""
 SAMPLES_MADE = 100
-"""Of RULER's tasks at each length, where a suite does not say; RULER itself takes 500."""
+"""Of RULER's tasks and Phonebook at each length, where a suite does not say; RULER itself takes 500."""
 
 
 def manager_for(names: Sequence[str]) -> TaskManager:
@@ -96,9 +96,14 @@ def named(manager: TaskManager, spec: Callable[[], Any], unit: Unit) -> dict[str
             remedy="its data set (or a library that it needs) is not on this machine, or not as the task expects it: "
             "name a folder with the data (`data`, made by `sidewinder datasets fetch`), or leave the task out",
         ) from error
-    for task in found["tasks"].values():
+    for name, task in found["tasks"].items():
         if task.get_config("num_fewshot") != 0:  # A task that fixes zero shots keeps them, as in lm-eval's command.
             task.set_config(key="num_fewshot", value=unit.shots)
+        elif unit.shots and unit.task not in SIZED:  # Those have their shots in their samples.
+            raise EvaluationError(
+                f"lm-eval task {name!r} has 0 shots in its own configuration, not the {unit.shots} that are asked for",
+                remedy=f"ask for none: {{task: {unit.task}, shots: [0]}}",
+            )
         task.set_fewshot_seed(seed=FEWSHOT_SEED)
     return found
 
@@ -107,7 +112,7 @@ def _spec(manager: TaskManager, unit: Unit, suite: Harness, subject: Subject, da
     """The task's name, or for tasks made to a length lm-eval's configuration with our samples."""
     if unit.length_tokens is None:
         return unit.task
-    length, wanted = unit.length_tokens, suite.samples
+    length, samples = unit.length_tokens, suite.samples or SAMPLES_MADE
     if unit.shots and unit.task in RULER:
         raise EvaluationError(
             f"{unit.task} takes no shots, but {unit.shots} are asked for: its prompt fills the length already",
@@ -115,27 +120,22 @@ def _spec(manager: TaskManager, unit: Unit, suite: Harness, subject: Subject, da
         )
     if unit.task in PHONEBOOK:
         variant = REVERSED if unit.task.endswith("reversed") else STANDARD
-        samples = made_tasks.phonebook_samples(
+        queries = 1 if variant == REVERSED else suite.queries
+        made = made_tasks.phonebook_samples(
             subject,
             variant,
             lengths_tokens=[length],
-            books=wanted or made_tasks.BOOKS,
+            books=-(-samples // queries),
+            queries=queries,
+            digits=suite.digits,
             shots=unit.shots,
             seed=suite.seed,
         )
-        return _config(manager, unit.task) | {"custom_dataset": _given(samples)}
-    samples = ruler.make(
-        unit.task,
-        length,
-        wanted or SAMPLES_MADE,
-        subject.encode,
-        seed=suite.seed,
-        data=data,
-        haystack=suite.haystack,
-    )
+        return _config(manager, unit.task) | {"custom_dataset": _given(made)}
+    made = ruler.make(unit.task, length, samples, subject.encode, seed=suite.seed, data=data, haystack=suite.haystack)
     config = _config(manager, unit.task) | {"num_fewshot": 0}  # An example would be another sample of that length.
     metric = config["metric_list"][0] | {"metric": str(length)}
-    own: dict[str, Any] = {"custom_dataset": _given(samples), "metric_list": [metric, metric | {"metric": "4096"}]}
+    own: dict[str, Any] = {"custom_dataset": _given(made), "metric_list": [metric, metric | {"metric": "4096"}]}
     if unit.task in QA_FILES:
         own["process_results"] = best_reference
     return config | own

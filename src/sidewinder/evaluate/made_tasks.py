@@ -78,8 +78,8 @@ def phonebook_samples(
     """
     if variant == book.REVERSED and shots:
         raise EvaluationError(
-            f"the reversed phonebook takes no shots, but {shots} are asked for: its only question comes before the book",
-            remedy="ask for 0 shots, or for the standard phonebook",
+            f"sidewinder_phonebook_reversed takes no shots, but {shots} are asked for: it is asked before the book",
+            remedy="ask for 0 shots, or for sidewinder_phonebook",
         )
     asked = 1 if variant == book.REVERSED else queries + shots
     made = []

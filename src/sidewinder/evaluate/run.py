@@ -12,6 +12,7 @@ from sidewinder.config.suites import BitsPerByte, Harness, Needle, Phonebook, Su
 from sidewinder.evaluate import bits_per_byte, cloze, needle, phonebook
 from sidewinder.evaluate.heldout import heldout_of
 from sidewinder.evaluate.outcome import Outcome
+from sidewinder.evaluate.presets import tasks
 from sidewinder.evaluate.ranks import Ranks, join
 from sidewinder.evaluate.samples import count_samples, write_samples
 from sidewinder.evaluate.subject import Subject
@@ -85,7 +86,7 @@ def subject_of(graph: Graph, stage: Stage, settings: Suite, ranks: Ranks) -> Sub
 
 def reads_text(settings: Suite) -> bool:
     """Whether a suite reads held-out text of the study."""
-    return isinstance(settings, BitsPerByte) or (isinstance(settings, Harness) and cloze.TASK in settings.tasks)
+    return isinstance(settings, BitsPerByte) or (isinstance(settings, Harness) and cloze.TASK in tasks(settings))
 
 
 def _inputs(graph: Graph, stage: Stage, settings: Suite) -> list[Artifact]:
