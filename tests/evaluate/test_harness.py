@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import re
 from pathlib import Path
 from typing import Any
 
@@ -59,12 +60,21 @@ def test_what_is_bad_is_named_and_the_rest_goes_on(hybrid: Subject, data: Path, 
 
 
 def test_a_task_that_gives_nan_is_named_and_the_rest_goes_on(hybrid: Subject, data: Path, tmp_path: Path) -> None:
+    """Texts of digits meet NaN, others do not; both log-likelihoods and generation."""
     with torch.no_grad():
-        hybrid.model.head.weight[5] = float("nan")
+        for digit in range(10):
+            hybrid.model.embedding.weight[hybrid.encode(str(digit))[0]] = float("nan")
     tasks = ["piqa", "sidewinder_phonebook"]
     outcome = harness.run(hybrid, suite(tasks=tasks, samples=3, lengths_tokens=[80]), tmp_path / "a", data=data)
-    assert "is nan" in outcome.facts["missing"]["piqa-0shot"]
-    assert {score.task for score in outcome.scores} == {"sidewinder_phonebook"}
+    reason = outcome.facts["missing"]["sidewinder_phonebook-0shot-80"]
+    assert re.match(
+        r"the greatest logit of the answer to '.*:' \(sidewinder_phonebook, sample \d\), 0 tokens .* is nan", reason
+    )
+    assert {score.task for score in outcome.scores} == {"piqa"}
+    with torch.no_grad():
+        hybrid.model.head.weight[5] = float("nan")
+    with pytest.raises(EvaluationError, match=r"(?s)piqa-0shot: .*is nan.*sidewinder_phonebook-0shot-80: .*is nan"):
+        harness.run(hybrid, suite(tasks=tasks, samples=3, lengths_tokens=[80]), tmp_path / "b", data=data)
 
 
 def test_long_samples_are_cut_and_counted(hybrid: Subject, data: Path, tmp_path: Path) -> None:

@@ -8,8 +8,7 @@ question are read after one pass over their common beginning (prefix.py). With t
 from __future__ import annotations
 
 import os
-from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 from lm_eval.api.instance import Instance
@@ -19,6 +18,7 @@ from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
 
 from sidewinder.errors import EvaluationError
 from sidewinder.evaluate.generation import generate_greedily
+from sidewinder.evaluate.generation_plan import Asked, plan_generation
 from sidewinder.evaluate.journal import Journal, request_key
 from sidewinder.evaluate.opened import open_subject
 from sidewinder.evaluate.prefix import plan, score_batch
@@ -30,8 +30,6 @@ from sidewinder.progress import Progress
 MOST_GENERATED_TOKENS = 256  # As lm-eval's `hf`, where a task does not say.
 GENERATION_TOKENS = {"cpu": 4_096, "cuda": 65_536}
 """Tokens of prompts and answers that are in the caches at once."""
-RAGGED = 16
-"""Prompts generated from together differ in length by at most a sixteenth of the shortest."""
 Pair = tuple[tuple[str, str], list[int], list[int]]
 Answers = dict[str, Any]
 
@@ -159,54 +157,45 @@ class SidewinderLM(TemplateLM):
 
     def generate_until(self, requests: list[Instance], disable_tqdm: bool = False) -> list[str]:
         """Greedy continuations, cut before the first stop string."""
-        keys = [request_key("generate_until", request.args, self.max_length) for request in requests]
-        missing = {key: place for place, key in enumerate(keys) if key not in self.journal}
-        batches = list(self._generation_batches({key: requests[place] for key, place in missing.items()}))
+        asked = [self._asked(request) for request in requests]
+        missing = {one.key: one for one in asked if one.key not in self.journal}
+        batches = plan_generation(list(missing.values()), self.generation_tokens)
 
         def own() -> Answers:
             found: Answers = {}
             for mine, everyones in self.ranks.rounds(batches):
-                for names, prompts, most_tokens, stops in mine:
-                    tokens = generate_greedily(self.subject.model, prompts, most_tokens, self._ends(stops))
-                    texts = [cut_at(self.tok_decode(continuation), stops) for continuation in tokens]
-                    made: Answers = dict(zip(names, texts, strict=True))
+                for batch in mine:
+                    made = self._generated(batch)
                     self.journal.add(made)
                     found |= made
-                progress.update(sum(len(names) for names, *_ in everyones))
+                progress.update(sum(map(len, everyones)))
             return found
 
         with self._progress("generation", len(missing), "sample") as progress:
             self.journal.add(self.ranks.together(own), write=False)
-        for request, key in zip(requests, keys, strict=True):
-            self.cache_hook.add_partial("generate_until", request.args, self.journal[key])
-        return [self.journal[key] for key in keys]
+        for request, one in zip(requests, asked, strict=True):
+            self.cache_hook.add_partial("generate_until", request.args, self.journal[one.key])
+        return [self.journal[one.key] for one in asked]
 
-    def _generation_batches(
-        self, requests: dict[str, Instance]
-    ) -> Iterator[tuple[list[str], list[list[int]], int, list[str]]]:
-        """Requests of equal settings and similar length together: (keys, prompts, most tokens, stop strings)."""
-        groups: dict[tuple[int, tuple[str, ...]], list[tuple[str, list[int]]]] = defaultdict(list)
-        for key, request in requests.items():
-            context, settings = request.args
-            stops, most_tokens = self._generation_settings(dict(settings))
-            tokens = self.tok_encode(context) or [self.prefix_token_id]
-            room = self.max_length - most_tokens
-            self.truncated += len(tokens) > room
-            groups[most_tokens, tuple(stops)].append((key, tokens[-room:]))
-        for (most_tokens, stops_key), members in sorted(groups.items()):
-            members.sort(key=lambda member: -len(member[1]))
-            batch: list[tuple[str, list[int]]] = []
-            for member in members:
-                if batch and not self._together(batch, member, most_tokens):
-                    yield [key for key, _ in batch], [prompt for _, prompt in batch], most_tokens, list(stops_key)
-                    batch = []
-                batch.append(member)
-            yield [key for key, _ in batch], [prompt for _, prompt in batch], most_tokens, list(stops_key)
+    def _asked(self, request: Instance) -> Asked:
+        """The end of a request's prompt that leaves room for the answer; what is cut is counted, answered or not."""
+        context, settings = request.args
+        stops, most_tokens = self._generation_settings(dict(settings))
+        tokens = self.tok_encode(context) or [self.prefix_token_id]
+        room = self.max_length - most_tokens
+        self.truncated += len(tokens) > room
+        of = f" ({request.task_name}, sample {request.doc_id})" if request.task_name else ""
+        key = request_key("generate_until", request.args, self.max_length)
+        return Asked(key, f"the answer to {context[-40:]!r}{of}", tokens[-room:], most_tokens, tuple(stops))
 
-    def _together(self, batch: list[tuple[str, list[int]]], member: tuple[str, list[int]], most_tokens: int) -> bool:
-        longest, shortest = len(batch[0][1]), len(member[1])
-        tokens = (len(batch) + 1) * (longest + most_tokens)
-        return longest - shortest <= shortest // RAGGED and tokens <= self.generation_tokens
+    def _generated(self, batch: Sequence[Asked]) -> Answers:
+        stops = list(batch[0].stops)
+        prompts = [one.prompt for one in batch]
+        tokens = generate_greedily(
+            self.subject.model, prompts, batch[0].most_tokens, self._ends(stops), lambda row: batch[row].name
+        )
+        texts = [cut_at(self.tok_decode(continuation), stops) for continuation in tokens]
+        return {one.key: text for one, text in zip(batch, texts, strict=True)}
 
     def _generation_settings(self, settings: dict[str, Any]) -> tuple[list[str], int]:
         """Stop strings and the number of tokens. Raises EvaluationError where sampling is asked for."""
