@@ -22,7 +22,7 @@ from sidewinder.evaluate.samples import read_samples
 from sidewinder.evaluate.subject import Subject
 from sidewinder.record import file_digest
 
-from .local_sets import TABLE, truthfulqa, write
+from .local_sets import TABLE, arc, piqa, truthfulqa, write
 
 
 @pytest.fixture
@@ -44,19 +44,66 @@ def suite(**settings: Any) -> Harness:
 
 
 def test_what_is_bad_is_named_and_the_rest_goes_on(hybrid: Subject, data: Path, tmp_path: Path) -> None:
-    tasks = ["piqa", "arc_easy", "openbookqa", "sidewinder_phonebook", "winogrande"]
+    tasks = ["piqa", "piqqa", "openbookqa", "sidewinder_phonebook", "winogrande"]
     outcome = harness.run(hybrid, suite(tasks=tasks, samples=50, lengths_tokens=[80]), tmp_path / "a", data=data)
     missing = outcome.facts["missing"]
-    assert set(missing) == {"arc_easy-0shot", "openbookqa-0shot"}
-    assert "data set allenai/ai2_arc (ARC-Easy) is not at" in missing["arc_easy-0shot"]
-    assert "sidewinder datasets fetch" in missing["arc_easy-0shot"]
+    assert set(missing) == {"piqqa-0shot", "openbookqa-0shot"}
+    assert "unknown lm-eval task 'piqqa'" in missing["piqqa-0shot"]
     assert "lm-eval task 'openbookqa'" in missing["openbookqa-0shot"]
     assert "choices" in missing["openbookqa-0shot"]
     assert {score.task for score in outcome.scores} == {"piqa", "winogrande", "sidewinder_phonebook"}
     assert all(value.startswith("sha256:") for value in outcome.facts["datasets"].values())
     assert {"lm-eval", "piqa", "piqa template"} <= outcome.versions.keys()
-    with pytest.raises(EvaluationError, match=r"no task of the suite could be run:\n.*arc_easy(.|\n)*openbookqa"):
-        harness.run(hybrid, suite(tasks=["arc_easy", "openbookqa"]), tmp_path / "b", data=data)
+    with pytest.raises(EvaluationError, match=r"no task of the suite could be run:\n.*piqqa(.|\n)*openbookqa"):
+        harness.run(hybrid, suite(tasks=["piqqa", "openbookqa"]), tmp_path / "b", data=data)
+
+
+def test_what_can_be_mended_leaves_the_suite_unfinished_and_the_rest_done(
+    hybrid: Subject, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = suite(tasks=["piqa", "arc_easy", "openbookqa", "winogrande"], samples=5)
+    ran: list[str] = []
+    evaluated = harness._evaluated
+    monkeypatch.setattr(harness, "_evaluated", lambda *given: ran.append(given[3].task) or evaluated(*given))
+    with pytest.raises(EvaluationError) as raised:
+        harness.run(hybrid, asked, tmp_path / "a", data=data, identity="one")
+    told = str(raised.value)
+    assert "not finished" in told
+    assert "arc_easy-0shot: data set allenai/ai2_arc (ARC-Easy) is not at" in told
+    assert "sidewinder datasets fetch" in told
+    assert "openbookqa" not in told, "asking again would not help"
+    assert "2 tasks are done, and not repeated" in told
+    rows = [arc(random.Random(at), at) for at in range(20)]
+    for split in ("train", "validation", "test"):
+        write(data, "allenai/ai2_arc", "ARC-Easy", split, rows)
+    (data / "manifest.json").write_text(json.dumps({"format": 1, "datasets": {"allenai/ai2_arc/ARC-Easy": {}}}))
+    ran.clear()
+    outcome = harness.run(hybrid, asked, tmp_path / "a", data=data, identity="one")
+    assert ran == ["arc_easy"]
+    assert {score.task for score in outcome.scores} == {"piqa", "arc_easy", "winogrande"}
+    assert list(outcome.facts["missing"]) == ["openbookqa-0shot"]
+    assert outcome.facts["datasets"].keys() == {
+        "baber/piqa/default",
+        "allenai/ai2_arc/ARC-Easy",
+        "allenai/winogrande/winogrande_xl",
+    }
+    write(data, "baber/piqa", "default", "validation", [piqa(random.Random(at), at) for at in range(9)])
+    ran.clear()
+    harness.run(hybrid, asked, tmp_path / "a", data=data, identity="one")
+    assert ran == ["piqa"], "its data is another"
+
+
+def test_a_hub_that_cannot_be_asked_leaves_the_suite_unfinished(
+    hybrid: Subject, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import datasets
+    import huggingface_hub
+
+    monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    tasks = ["piqa", "sidewinder_phonebook"]
+    with pytest.raises(EvaluationError, match=r"(?s)not finished.*piqa-0shot: .*cannot be loaded.*1 tasks are done"):
+        harness.run(hybrid, suite(tasks=tasks, samples=2, lengths_tokens=[80]), tmp_path / "a")
 
 
 def test_a_task_that_gives_nan_is_named_and_the_rest_goes_on(hybrid: Subject, data: Path, tmp_path: Path) -> None:

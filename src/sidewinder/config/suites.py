@@ -91,6 +91,11 @@ class Harness(Shared):
     """Entries asked of a book of `sidewinder_phonebook`, each by itself. Standard errors take them for independent."""
     seed: int = 1
 
+    @property
+    def unit_identity(self) -> dict[str, Any]:
+        """The settings that shape the result of a task at one number of shots and one length."""
+        return self.model_dump(include={"samples", "haystack", "digits", "queries", "seed"})
+
     @model_validator(mode="after")
     def _has_tasks(self) -> Self:
         if not self.tasks and self.preset is None:

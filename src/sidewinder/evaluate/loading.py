@@ -27,6 +27,7 @@ from sidewinder.config.suites import Harness
 from sidewinder.errors import EvaluationError, SidewinderError
 from sidewinder.evaluate import made_tasks, ruler, squad
 from sidewinder.evaluate.local_data import LocalData, reading
+from sidewinder.evaluate.mendable import Mendable, can_be_mended
 from sidewinder.evaluate.phonebook import REVERSED, STANDARD
 from sidewinder.evaluate.presets import MMLU_FORMATS, NATURAL, PHONEBOOK, RULER, SIZED, Unit
 from sidewinder.evaluate.presets import STANDARD as STANDARD_TASKS
@@ -91,10 +92,15 @@ def named(manager: TaskManager, spec: Callable[[], Any], unit: Unit) -> dict[str
     except SidewinderError:
         raise
     except Exception as error:  # Loaders of data sets raise errors of every kind, often several layers deep.
+        told = f"lm-eval task {unit.task!r} cannot be loaded: {type(error).__name__}: {error}"
+        if can_be_mended(error):
+            raise Mendable(
+                told,
+                remedy="its data set, or a library that it needs, is not to be had on this machine now: name a folder "
+                "with the data (`data`, made by `sidewinder datasets fetch`), or try again where there is a network",
+            ) from error
         raise EvaluationError(
-            f"lm-eval task {unit.task!r} cannot be loaded: {type(error).__name__}: {error}",
-            remedy="its data set (or a library that it needs) is not on this machine, or not as the task expects it: "
-            "name a folder with the data (`data`, made by `sidewinder datasets fetch`), or leave the task out",
+            told, remedy="compare the data set's columns with those that the task reads, or leave the task out"
         ) from error
     for name, task in found["tasks"].items():
         if task.get_config("num_fewshot") != 0:  # A task that fixes zero shots keeps them, as in lm-eval's command.
