@@ -252,3 +252,37 @@ def test_digits_and_queries_of_a_phonebook_are_the_suites(hybrid: Subject, tmp_p
     assert [sample["details"]["book"] for sample in reversed_] == [0, 1, 2, 3, 4]
     assert len({sample["prompt"] for sample in standard}) == 5
     assert all(sample["prompt"].split("\n\n")[1].count("\n") == 0 for sample in standard)
+
+
+class Hungry(torch.nn.Module):
+    """A model that asks for more memory than any machine has where it reads more than `most` tokens at once."""
+
+    def __init__(self, model: Any, most: int) -> None:
+        super().__init__()
+        self.model, self.most, self.vocab_size = model, most, model.vocab_size
+        self.new_cache, self.logits = model.new_cache, model.logits
+
+    def hidden(self, tokens_BL: torch.Tensor, *others: Any) -> torch.Tensor:
+        if tokens_BL.numel() > self.most:
+            torch.empty(2**55)
+        return self.model.hidden(tokens_BL, *others)
+
+
+def test_too_little_memory_is_tried_with_half_the_batch(hybrid: Subject, data: Path, tmp_path: Path) -> None:
+    asked = suite(tasks=["piqa", "sidewinder_phonebook"], samples=20, lengths_tokens=[80], batch_tokens=400)
+    wanted = harness.run(hybrid, asked, tmp_path / "a", data=data)
+    hybrid.model = Hungry(hybrid.model, 200)
+    found = harness.run(hybrid, asked, tmp_path / "b", data=data)
+    assert [score.value for score in found.scores] == pytest.approx([score.value for score in wanted.scores])
+    hybrid.model.most = 60
+    with pytest.raises(EvaluationError) as raised:
+        harness.run(hybrid, asked, tmp_path / "c", data=data, identity="one")
+    told = str(raised.value)
+    assert "piqa-0shot" in told
+    assert "phonebook-0shot-80: the memory does not suffice for generation in batches of 400 tokens, nor of 200" in told
+    assert "can't allocate memory" in told
+    assert "set the suite's `batch_tokens` below 200" in told
+    smaller = asked.model_copy(update={"batch_tokens": 60})
+    assert smaller.identity == asked.identity
+    hybrid.model.most = 90
+    assert harness.run(hybrid, smaller, tmp_path / "c", data=data, identity="one").scores == found.scores

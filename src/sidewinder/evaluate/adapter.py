@@ -9,8 +9,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
+import torch
 from lm_eval.api.instance import Instance
 from lm_eval.api.model import TemplateLM
 from lm_eval.api.registry import register_model
@@ -20,8 +23,9 @@ from sidewinder.errors import EvaluationError
 from sidewinder.evaluate.generation import generate_greedily
 from sidewinder.evaluate.generation_plan import Asked, plan_generation
 from sidewinder.evaluate.journal import Journal, request_key
+from sidewinder.evaluate.mendable import OutOfMemory, ran_out_of_memory
 from sidewinder.evaluate.opened import open_subject
-from sidewinder.evaluate.prefix import plan, score_batch
+from sidewinder.evaluate.prefix import Batch, plan, score_batch
 from sidewinder.evaluate.ranks import Ranks, join
 from sidewinder.evaluate.scoring import BATCH_TOKENS, Item, device_of
 from sidewinder.evaluate.subject import Subject
@@ -32,6 +36,16 @@ GENERATION_TOKENS = {"cpu": 4_096, "cuda": 65_536}
 """Tokens of prompts and answers that are in the caches at once."""
 Pair = tuple[tuple[str, str], list[int], list[int]]
 Answers = dict[str, Any]
+OUT_OF_MEMORY = ""
+"""Stands among answers for the complaint of a process; no request has this key."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """A batch that is to be answered, and its share of the progress."""
+
+    size: int
+    answers: Callable[[], Answers]
 
 
 @register_model("sidewinder")
@@ -134,45 +148,70 @@ class SidewinderLM(TemplateLM):
 
     def _score(self, what: str, keys: list[str], items: list[Item], families: list[str]) -> None:
         """Puts (log-likelihood, greedy) of every item that has none into the journal."""
-        places = {key: place for place, key in enumerate(keys) if key not in self.journal}
-        asked, names = [items[place] for place in places.values()], list(places)
-        batches = plan(asked, [families[place] for place in places.values()], self.batch_tokens)
-        total = sum(batch.cost_tokens for batch in batches)
+
+        def steps() -> list[Step]:
+            places = {key: place for place, key in enumerate(keys) if key not in self.journal}
+            asked, names = [items[place] for place in places.values()], list(places)
+            batches = plan(asked, [families[place] for place in places.values()], self.batch_tokens)
+            return [Step(batch.cost_tokens, partial(self._scored, asked, names, batch)) for batch in batches]
+
+        self._answer(what, "token", steps)
+
+    def _scored(self, asked: list[Item], names: list[str], batch: Batch) -> Answers:
+        scores = score_batch(self.subject.model, asked, batch)
+        return {names[at]: [score.log_likelihood, score.exact] for at, score in scores.items()}
+
+    def _answer(self, what: str, unit: str, steps: Callable[[], list[Step]]) -> None:
+        """Takes the steps, and where the memory does not suffice, once more what is left, in batches half as large."""
+        told = self._taken(what, unit, steps())
+        if told:
+            self.batch_tokens, self.generation_tokens = self.batch_tokens // 2 or 1, self.generation_tokens // 2 or 1
+            torch.cuda.empty_cache()
+            told = self._taken(what, unit, steps())
+        if told:
+            tokens = self.generation_tokens if what == "generation" else self.batch_tokens
+            raise OutOfMemory(
+                f"the memory does not suffice for {what} in batches of {2 * tokens} tokens, nor of {tokens}: {told}",
+                remedy=f"set the suite's `batch_tokens` below {tokens}, on which no result depends but by rounding, or "
+                "take a machine with more memory",
+            )
+
+    def _taken(self, what: str, unit: str, steps: list[Step]) -> str:
+        """Shares the steps, puts their answers into the journal, and tells where the memory did not suffice."""
 
         def own() -> Answers:
             found: Answers = {}
-            for mine, everyones in self.ranks.rounds(batches):
-                for batch in mine:
-                    scores = score_batch(self.subject.model, asked, batch)
-                    made: Answers = {names[at]: [score.log_likelihood, score.exact] for at, score in scores.items()}
+            for mine, everyones in self.ranks.rounds(steps):
+                for step in mine:
+                    try:
+                        made = step.answers()
+                    except (MemoryError, RuntimeError) as error:
+                        if not ran_out_of_memory(error):
+                            raise
+                        return found | {OUT_OF_MEMORY: str(error).split("\n")[0] or type(error).__name__}
                     self.journal.add(made)
                     found |= made
-                progress.update(sum(batch.cost_tokens for batch in everyones))
+                progress.update(sum(step.size for step in everyones))
             return found
 
-        with self._progress(what, total, "token") as progress:
-            self.journal.add(self.ranks.together(own), write=False)
+        with self._progress(what, sum(step.size for step in steps), unit) as progress:
+            found = self.ranks.together(own)
+        told = found.pop(OUT_OF_MEMORY, "")
+        self.journal.add(found, write=False)
+        return str(told)
 
     # Generation
 
     def generate_until(self, requests: list[Instance], disable_tqdm: bool = False) -> list[str]:
         """Greedy continuations, cut before the first stop string."""
         asked = [self._asked(request) for request in requests]
-        missing = {one.key: one for one in asked if one.key not in self.journal}
-        batches = plan_generation(list(missing.values()), self.generation_tokens)
 
-        def own() -> Answers:
-            found: Answers = {}
-            for mine, everyones in self.ranks.rounds(batches):
-                for batch in mine:
-                    made = self._generated(batch)
-                    self.journal.add(made)
-                    found |= made
-                progress.update(sum(map(len, everyones)))
-            return found
+        def steps() -> list[Step]:
+            missing = {one.key: one for one in asked if one.key not in self.journal}
+            batches = plan_generation(list(missing.values()), self.generation_tokens)
+            return [Step(len(batch), partial(self._generated, batch)) for batch in batches]
 
-        with self._progress("generation", len(missing), "sample") as progress:
-            self.journal.add(self.ranks.together(own), write=False)
+        self._answer("generation", "sample", steps)
         for request, one in zip(requests, asked, strict=True):
             self.cache_hook.add_partial("generate_until", request.args, self.journal[one.key])
         return [self.journal[one.key] for one in asked]

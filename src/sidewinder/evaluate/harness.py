@@ -12,6 +12,7 @@ import shutil
 import sys
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -85,7 +86,7 @@ def run(
     if not identity:
         shutil.rmtree(parts, ignore_errors=True)
     local = LocalData(data) if data else None
-    manager = _manager(wanted)
+    manager, runner = _manager(wanted), model or partial(_adapter, suite.batch_tokens)
     outcome = Outcome(versions={"lm-eval": metadata.version("lm-eval"), "squad": SQUAD})
     failed: dict[str, str] = {}
     lacking: dict[str, str] = {}
@@ -93,7 +94,7 @@ def run(
     used: dict[str, str] = {}
     for unit in wanted:
         try:
-            part = _part(subject, suite, unit, manager, local, folder, parts, ranks, model or _adapter)
+            part = _part(subject, suite, unit, manager, local, folder, parts, ranks, runner)
         except SidewinderError as error:
             later = isinstance(error, Mendable)
             (lacking if later else failed)[unit.name] = str(error)
@@ -115,9 +116,9 @@ def run(
     return outcome
 
 
-def _adapter(subject: Subject, unit: Unit, journal: Journal, ranks: Ranks) -> SidewinderLM:
+def _adapter(batch_tokens: int | None, subject: Subject, unit: Unit, journal: Journal, ranks: Ranks) -> SidewinderLM:
     longest = max(subject.context_tokens, unit.length_tokens or 0)
-    return SidewinderLM(subject=subject, max_length=longest, journal=journal, ranks=ranks)
+    return SidewinderLM(subject=subject, max_length=longest, batch_tokens=batch_tokens, journal=journal, ranks=ranks)
 
 
 def _unfinished(lacking: dict[str, str], done: int) -> EvaluationError:
