@@ -99,7 +99,7 @@ class LocalData:
         files = sorted(place.glob("*.parquet")) if place.is_dir() else [place]
         if not files or not files[0].is_file():
             raise self.missing(place, key)
-        entry = self._manifest.get(key, {})
+        entry = read_manifest(self.folder).get(key, {})
         digests = {file.name: file_digest(file) for file in files}
         known = {name: about["sha256"] for name, about in entry.get("files", {}).items()}
         if known and known != digests:
@@ -118,10 +118,11 @@ class LocalData:
             self._states[key] = self.state(key)
         return self._states[key]
 
-    @property
-    def _manifest(self) -> dict[str, Any]:
-        path = self.folder / MANIFEST
-        return json.loads(path.read_text())["datasets"] if path.is_file() else {}
+
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """What a folder's manifest tells of each data set; nothing where there is no manifest."""
+    path = folder / MANIFEST
+    return dict(json.loads(path.read_text())["datasets"]) if path.is_file() else {}
 
 
 def _dataset(file: Path) -> Any:

@@ -9,8 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-import torch
-
 from sidewinder.errors import EvaluationError
 
 NETWORK = {"httpcore", "httpx", "httpx2", "huggingface_hub", "requests", "urllib3"}
@@ -38,6 +36,8 @@ def can_be_mended(error: BaseException) -> bool:
 
 def ran_out_of_memory(error: BaseException) -> bool:
     """Whether an error is one of a device's or the machine's memory; torch has no class for the latter."""
+    import torch  # Here, because what reads data folders takes its errors from this module, and needs no torch.
+
     return isinstance(error, MemoryError | torch.OutOfMemoryError) or (
         isinstance(error, RuntimeError) and "DefaultCPUAllocator" in str(error)
     )
