@@ -32,6 +32,7 @@ from sidewinder.evaluate.run import PARTS
 from sidewinder.evaluate.samples import write_samples
 from sidewinder.evaluate.squad import VERSION as SQUAD
 from sidewinder.evaluate.subject import Subject
+from sidewinder.evaluate.task_index import manager_for
 from sidewinder.record import write_atomically
 
 from datasets import Dataset  # isort: skip
@@ -137,7 +138,7 @@ def _listed(reasons: dict[str, str]) -> str:
 
 
 def _manager(wanted: list[Unit]) -> TaskManager:
-    return loading.manager_for([unit.task for unit in wanted if unit.task != cloze.TASK])
+    return manager_for([unit.task for unit in wanted if unit.task != cloze.TASK])
 
 
 def _part(

@@ -1,27 +1,14 @@
-"""Units of a suite as tasks of lm-eval: found, given their data, and made to a length where they have one.
-
-lm-eval's index of all tasks takes several seconds to read, so only the folders of the tasks that are asked for are
-read where those are known.
-"""
+"""Units of a suite as tasks of lm-eval: found, given their data, and made to a length where they have one."""
 
 from __future__ import annotations
 
-import logging
-import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from difflib import get_close_matches
 from functools import cache
-from pathlib import Path
 from types import ModuleType
 from typing import Any
-
-os.environ.setdefault("TQDM_DISABLE", "1")  # Progress is shown by our own line; tqdm reads this when imported.
-
-import lm_eval.tasks
-from lm_eval.tasks import TaskManager
-from lm_eval.tasks._yaml_loader import _load_module_with_cache, load_yaml
 
 from sidewinder.config.suites import Harness
 from sidewinder.errors import EvaluationError, SidewinderError
@@ -29,55 +16,18 @@ from sidewinder.evaluate import made_tasks, ruler, squad
 from sidewinder.evaluate.local_data import LocalData, reading
 from sidewinder.evaluate.mendable import Mendable, can_be_mended
 from sidewinder.evaluate.phonebook import REVERSED, STANDARD
-from sidewinder.evaluate.presets import MMLU_FORMATS, NATURAL, PHONEBOOK, RULER, SHOTLESS, SIZED, Unit
-from sidewinder.evaluate.presets import STANDARD as STANDARD_TASKS
+from sidewinder.evaluate.presets import PHONEBOOK, RULER, SHOTLESS, SIZED, Unit
 from sidewinder.evaluate.ruler_tasks import QA_FILES, best_reference, fetching_nothing
 from sidewinder.evaluate.subject import Subject
+from sidewinder.evaluate.task_index import TASKS  # Before lm_eval: it sets what tqdm reads when imported.
 
-logging.getLogger("lm_eval").setLevel(logging.ERROR)  # Its hints are about its own command line.
+from lm_eval.tasks import TaskManager  # isort: skip
+from lm_eval.tasks._yaml_loader import _load_module_with_cache, load_yaml  # isort: skip
+
 FEWSHOT_SEED = 1234
 """lm-eval's own, so that examples are those of its command line."""
-TASKS = Path(lm_eval.tasks.__file__).parent
-FOLDERS = {
-    "arc_easy": "arc",
-    "arc_challenge": "arc",
-    "mmlu": "mmlu/default",
-    "truthfulqa_mc2": "truthfulqa",
-}
-"""Where lm-eval keeps tasks of the presets whose folder has another name."""
 SAMPLES_MADE = 100
 """Of RULER's tasks and Phonebook at each length, where a suite does not say; RULER itself takes 500."""
-
-
-def manager_for(names: Sequence[str]) -> TaskManager:
-    """An index that has these tasks: all of lm-eval's, unless each of them is known to be elsewhere."""
-    folders: set[Path] = set()
-    for name in names:
-        folder = _folder(name)
-        if folder is None:
-            return _everything()
-        folders.add(folder)
-    return TaskManager(include_defaults=False, include_path=[str(folder) for folder in sorted(folders)])
-
-
-@cache
-def _everything() -> TaskManager:
-    """Reads 14,000 files, which takes 10 s, so once a process."""
-    return TaskManager(include_path=str(made_tasks.FOLDER))
-
-
-def _folder(name: str) -> Path | None:
-    if name.startswith("sidewinder_"):
-        return made_tasks.FOLDER
-    if name in RULER:
-        return TASKS / "ruler"
-    if name in NATURAL:
-        return TASKS / name.split("_")[0]
-    if name.startswith("mmlu_"):
-        return TASKS / "mmlu" / ("continuation" if name.endswith("continuation") else "default")
-    if name in STANDARD_TASKS or name in MMLU_FORMATS:
-        return TASKS / FOLDERS.get(name, name)
-    return None
 
 
 def load_unit(

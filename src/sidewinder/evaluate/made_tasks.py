@@ -22,8 +22,6 @@ from sidewinder.evaluate import ruler
 from sidewinder.evaluate.recall import Prompt
 from sidewinder.tokenizer import MODEL, load
 
-FOLDER = Path(__file__).parent / "tasks"
-"""For lm-eval's --include_path."""
 BOOKS, QUERIES, DIGITS, LENGTHS = 100, 1, 7, (4096,)
 ROOM_TOKENS = 16
 """For the answer: a space, a number and the newline."""

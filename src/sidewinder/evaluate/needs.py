@@ -95,10 +95,10 @@ def _index(names: list[str]) -> Any:
     """lm-eval's index of tasks, or as much of it as has these; nothing where no task is asked for."""
     if not names:
         return {}
-    from sidewinder.evaluate import loading  # Imports lm-eval, which takes seconds.
+    from sidewinder.evaluate.task_index import manager_for  # Imports lm-eval, which takes a second.
 
-    index = loading.manager_for(names).task_index
-    return index if all(name in index for name in names) else loading.manager_for(["?"]).task_index
+    index = manager_for(names).task_index
+    return index if all(name in index for name in names) else manager_for(["?"]).task_index
 
 
 def _in_index(task: str, index: Any) -> list[Need]:

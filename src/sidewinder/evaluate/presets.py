@@ -8,9 +8,12 @@ and normalised accuracy is hidden.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 from sidewinder.config.suites import Harness
 
+FOLDER = Path(__file__).parent / "tasks"
+"""Of our own tasks, for lm-eval's --include_path."""
 ZERO: tuple[int, ...] = (0,)
 BOTH: tuple[int, ...] = (0, 5)
 STANDARD: dict[str, tuple[int, ...]] = {
