@@ -286,3 +286,11 @@ def test_too_little_memory_is_tried_with_half_the_batch(hybrid: Subject, data: P
     assert smaller.identity == asked.identity
     hybrid.model.most = 90
     assert harness.run(hybrid, smaller, tmp_path / "c", data=data, identity="one").scores == found.scores
+
+
+def test_a_part_is_taken_over_only_under_the_name_that_its_scores_have(hybrid: Subject, tmp_path: Path) -> None:
+    for shots, variants in (([0], {None}), ([0, 2], {"0-shot", "2-shot"})):
+        tasks = [{"task": "sidewinder_phonebook", "shots": shots}]
+        asked = suite(tasks=tasks, samples=2, lengths_tokens=[90], digits=2)
+        outcome = harness.run(hybrid, asked, tmp_path / "a", identity="one")
+        assert {score.variant for score in outcome.scores} == variants
