@@ -44,18 +44,20 @@ def suite(**settings: Any) -> Harness:
 
 
 def test_what_is_bad_is_named_and_the_rest_goes_on(hybrid: Subject, data: Path, tmp_path: Path) -> None:
-    tasks = ["piqa", "piqqa", "openbookqa", "sidewinder_phonebook", "winogrande"]
+    tasks = ["piqa", "sidewinder_nothing", "openbookqa", "sidewinder_phonebook", "winogrande"]
     outcome = harness.run(hybrid, suite(tasks=tasks, samples=50, lengths_tokens=[80]), tmp_path / "a", data=data)
     missing = outcome.facts["missing"]
-    assert set(missing) == {"piqqa-0shot", "openbookqa-0shot"}
-    assert "unknown lm-eval task 'piqqa'" in missing["piqqa-0shot"]
+    assert set(missing) == {"sidewinder_nothing-0shot", "openbookqa-0shot"}
+    assert "unknown lm-eval task 'sidewinder_nothing'" in missing["sidewinder_nothing-0shot"]
     assert "lm-eval task 'openbookqa'" in missing["openbookqa-0shot"]
     assert "choices" in missing["openbookqa-0shot"]
     assert {score.task for score in outcome.scores} == {"piqa", "winogrande", "sidewinder_phonebook"}
     assert all(value.startswith("sha256:") for value in outcome.facts["datasets"].values())
     assert {"lm-eval", "piqa", "piqa template"} <= outcome.versions.keys()
-    with pytest.raises(EvaluationError, match=r"no task of the suite could be run:\n.*piqqa(.|\n)*openbookqa"):
-        harness.run(hybrid, suite(tasks=["piqqa", "openbookqa"]), tmp_path / "b", data=data)
+    with pytest.raises(
+        EvaluationError, match=r"no task of the suite could be run:\n.*sidewinder_nothing(.|\n)*openbookqa"
+    ):
+        harness.run(hybrid, suite(tasks=["sidewinder_nothing", "openbookqa"]), tmp_path / "b", data=data)
 
 
 def test_what_can_be_mended_leaves_the_suite_unfinished_and_the_rest_done(
@@ -217,7 +219,8 @@ def test_shots_of_a_phonebook_are_other_entries_of_the_same_book(hybrid: Subject
 
 
 def test_shots_that_make_no_sense_are_refused(hybrid: Subject, tmp_path: Path) -> None:
-    tasks = [{"task": task, "shots": [0, 3]} for task in ("sidewinder_phonebook_reversed", "niah_single_1")]
+    shots = {"sidewinder_phonebook_reversed": [0, 3], "niah_single_1": [3]}
+    tasks = [{"task": task, "shots": counts} for task, counts in shots.items()]
     outcome = harness.run(hybrid, suite(tasks=tasks, samples=1, lengths_tokens=[380], beyond=4), tmp_path / "a")
     missing = outcome.facts["missing"]
     assert set(missing) == {"sidewinder_phonebook_reversed-3shot-380", "niah_single_1-3shot-380"}
