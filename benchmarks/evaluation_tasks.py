@@ -20,6 +20,7 @@ from sidewinder.evaluate import loading
 from sidewinder.evaluate.made_tasks import Counter, phonebook_samples
 from sidewinder.evaluate.phonebook import STANDARD
 from sidewinder.evaluate.presets import Unit
+from sidewinder.evaluate.task_index import manager_for
 
 SHOTS, PHONEBOOK = 5, "sidewinder_phonebook"
 QUESTION_WORDS, CHOICE_WORDS = 80, (2, 6)
@@ -38,7 +39,7 @@ def words() -> list[str]:
 def make(name: str, counter: Counter, context_tokens: int, samples: int) -> dict[str, Any]:
     """lm-eval's task of that name, loaded."""
     unit = Unit(name, SHOTS if name == "letters" else 0)
-    manager = loading.manager_for([PHONEBOOK])
+    manager = manager_for([PHONEBOOK])
     return loading.named(manager, lambda: KINDS[name](manager, counter, context_tokens, samples), unit)
 
 

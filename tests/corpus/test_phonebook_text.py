@@ -35,10 +35,3 @@ def test_documents_have_the_written_format() -> None:
     book = [maria, paul]
     assert text.standard_document(book, [paul, maria]) == "Maria: 4071\nPaul: 9302\n\nPaul: 9302\nMaria: 4071\n"
     assert text.reversed_document(book, paul) == "Find Paul.\nMaria: 4071\nPaul: 9302\n\nPaul: 9302\n"
-
-
-def test_prompt_and_answer_make_the_training_document() -> None:
-    book = text.entries(random.Random("b"), 5, 4)
-    asked = book[3]
-    assert text.standard_prompt(book, asked) + asked.answer == text.standard_document(book, [asked])
-    assert text.reversed_prompt(book, asked) + asked.answer == text.reversed_document(book, asked)

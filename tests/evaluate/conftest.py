@@ -53,6 +53,7 @@ SUITES = {
     "phonebook": {"kind": "phonebook", "lengths_tokens": [64, 128], "books": 3},
     "needle": {"kind": "needle", "lengths_tokens": [64, 384, 9999], "samples": 3},
     "cloze": {"kind": "harness", "tasks": ["sidewinder_cloze"], "samples": 12},
+    "cloze_block": {"kind": "harness", "tasks": [{"task": "sidewinder_cloze", "shots": [0]}], "samples": 3},
 }
 torch.set_num_threads(1)
 

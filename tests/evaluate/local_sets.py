@@ -15,7 +15,7 @@ from typing import Any
 import yaml
 from datasets import ClassLabel, Dataset
 
-from sidewinder.evaluate.made_tasks import FOLDER
+from sidewinder.evaluate.presets import FOLDER
 
 SAMPLES = 50
 FEW = 8

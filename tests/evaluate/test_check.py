@@ -66,11 +66,41 @@ def test_all_that_is_missing_or_unknown_is_named_with_the_remedy(data: Path) -> 
     assert "suites.long: unknown lm-eval task 'hellaswagg'; near: hellaswag," in told
     assert "suites.long: piqa reads" in told
     assert "which has 4 bytes instead of" in told
-    assert f"arc_easy reads allenai/ai2_arc/ARC-Easy, which is not at {data}/allenai/ai2_arc/ARC-Easy" in told
-    assert "ruler_qa_squad reads ruler/dev-v2.0.json, which is not at" in told
+    assert f"arc_easy reads allenai/ai2_arc/ARC-Easy, not at {data}/allenai/ai2_arc/ARC-Easy" in told
+    assert "ruler_qa_squad reads ruler/dev-v2.0.json, not at" in told
     assert f"sidewinder datasets fetch --into {data}" in told
 
 
 def test_a_wrong_name_alone_asks_for_a_right_one() -> None:
-    with pytest.raises(DataError, match=r"(?s)unknown lm-eval task 'piqqa'; near: piqa,.*remedy: mend the names"):
+    with pytest.raises(
+        DataError, match=r"(?s)unknown lm-eval task 'piqqa'; near: piqa,.*remedy: mend the names and shots$"
+    ):
         check_data(study_of(None, "piqqa"))
+
+
+def test_a_data_set_of_many_configurations_takes_one_line(data: Path) -> None:
+    with pytest.raises(DataError) as raised:
+        check_data(study_of(data, "mmlu"))
+    assert str(raised.value).startswith(
+        "1 thing wrong with what the suites name:\n  suites.long: mmlu reads 57 configurations of cais/mmlu "
+        f"(abstract_algebra, …), not at {data}/cais/mmlu\n  remedy: "
+    )
+
+
+def test_an_absent_folder_takes_one_line(tmp_path: Path) -> None:
+    with pytest.raises(DataError) as raised:
+        check_data(study_of(tmp_path / "nowhere", "mmlu", "piqa"))
+    assert str(raised.value).startswith(
+        f"1 thing wrong with what the suites name:\n  data: {tmp_path}/nowhere, from which 58 data sets are to be "
+        "read, is no folder\n  remedy: "
+    )
+
+
+def test_shots_that_make_no_sense_are_named() -> None:
+    study = study_of(None, "sidewinder_cloze")
+    asked = {"task": "sidewinder_phonebook_reversed", "shots": [0, 2]}
+    suites = {"long": {"kind": "harness", "tasks": [asked]}}
+    with pytest.raises(
+        DataError, match=r"suites.long: sidewinder_phonebook_reversed takes no shots, but 2 are asked for"
+    ):
+        check_data(parse_study(study.model_dump(mode="json") | {"suites": suites, "evaluate": ["long"]}))

@@ -9,6 +9,7 @@ from sidewinder.evaluate import loading
 from sidewinder.evaluate.local_data import LocalData
 from sidewinder.evaluate.made_tasks import Counter, phonebook_samples
 from sidewinder.evaluate.phonebook import REVERSED, STANDARD
+from sidewinder.evaluate.task_index import manager_for
 
 from .local_sets import subjects, write
 
@@ -31,7 +32,7 @@ def test_choice_text(tmp_path: Path) -> None:
         for split in ("test", "dev"):
             row = {"question": "Which one is blue?", "choices": CHOICES, "answer": RIGHT}
             write(tmp_path, "cais/mmlu", subject, split, [row])
-    manager = loading.manager_for(["sidewinder_mmlu_choice"])
+    manager = manager_for(["sidewinder_mmlu_choice"])
     with loading.reading(LocalData(tmp_path)):
         tasks = manager.load(["sidewinder_mmlu_choice"])["tasks"]
         task = next(task for task in tasks.values() if task.config.dataset_name == "anatomy")

@@ -90,6 +90,11 @@ def test_an_error_of_one_process_is_raised_by_all(two_ranks: list[dict[str, Any]
     ] * 2
 
 
+def test_memory_that_one_process_lacks_halves_the_batches_of_all(two_ranks: list[dict[str, Any]]) -> None:
+    """The first process answers 0, 2, 4, 6; the second 1, and 3 and 5 only in smaller batches."""
+    assert [found["answers"] for found in two_ranks] == [[8, 8, 8, 4, 8, 4, 8]] * 2
+
+
 def test_two_processes_share_the_batches(two_ranks: list[dict[str, Any]]) -> None:
     alone = json.loads(json.dumps(two_ranks_script.scores(Ranks())))
     assert [found["scores"] for found in two_ranks] == [alone, alone]

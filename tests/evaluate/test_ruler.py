@@ -18,6 +18,7 @@ from sidewinder.evaluate.presets import RULER
 from sidewinder.evaluate.ruler_tasks import Essay
 from sidewinder.evaluate.samples import read_samples
 from sidewinder.evaluate.subject import Subject
+from sidewinder.evaluate.task_index import manager_for
 
 from .local_sets import essay, hotpot_file, squad_file, write
 from .players import Oracle, Player, Silent
@@ -68,7 +69,7 @@ def test_scorers_give_all_to_the_right_answer_and_nothing_to_none(
     player: type[Player], wanted: float, data: Path, tokenizer: SentencePieceProcessor, tmp_path: Path, hybrid: Subject
 ) -> None:
     suite = Harness(kind="harness", tasks=list(RULER), samples=3, lengths_tokens=[4096], beyond=50)
-    manager = loading.manager_for(RULER)
+    manager = manager_for(RULER)
 
     def model(subject: Subject, unit: Any, *others: Any) -> Player:
         return player(loading.load_unit(manager, unit, suite, subject, LocalData(data))["tasks"])

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import json
+import random
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from sidewinder.config.load import parse_study
 from sidewinder.errors import CheckpointError, CorruptArtifact, EvaluationError
 from sidewinder.evaluate.ranks import Ranks
-from sidewinder.evaluate.run import evaluate, subject_of
+from sidewinder.evaluate.run import PARTS, evaluate, subject_of
 from sidewinder.evaluate.samples import read_samples
 from sidewinder.graph import Graph, Stage
 from sidewinder.record import RECORD, Artifact, check, read_record
+
+from .local_sets import piqa, write
 
 FIELDS = {"task", "metric", "value", "stderr", "n", "context_tokens", "variant"}
 
@@ -23,7 +27,7 @@ def stage_of(graph: Graph, model: str) -> Stage:
     return next(stage for stage in graph.stages if stage.model_name == model)
 
 
-@pytest.mark.parametrize("suite", ["heldout", "phonebook", "needle", "cloze"])
+@pytest.mark.parametrize("suite", ["heldout", "phonebook", "needle", "cloze", "cloze_block"])
 def test_a_suite_leaves_scores_samples_and_a_record(graph: Graph, suite: str) -> None:
     stage = stage_of(graph, "hybrid")
     evaluate(graph, stage, suite)
@@ -39,7 +43,7 @@ def test_a_suite_leaves_scores_samples_and_a_record(graph: Graph, suite: str) ->
     assert record["name"] == f"hybrid-s1/pretrain-96/{suite}"
     roles = {entry["role"] for entry in record["inputs"]}
     assert {"checkpoint", "model_config", "tokenizer"} <= roles
-    assert ({"blend", "bin", "idx"} <= roles) == (suite in ("heldout", "cloze"))
+    assert ({"blend", "bin", "idx"} <= roles) == (suite in ("heldout", "cloze", "cloze_block"))
     for entry in record["outputs"]:
         check(Artifact(**entry), deep=True)
 
@@ -88,6 +92,38 @@ def test_damage_is_named_and_leaves_no_record(graph: Graph) -> None:
         weights.write_bytes(whole)
     evaluate(graph, stage, "phonebook")
     assert record.exists()
+
+
+def test_a_suite_without_its_data_is_not_finished_and_later_does_only_the_rest(graph: Graph, tmp_path: Path) -> None:
+    suite = {"kind": "harness", "tasks": ["sidewinder_phonebook", "piqa"], "samples": 4, "lengths_tokens": [80]}
+    values = graph.study.model_dump(mode="json") | {
+        "data": str(tmp_path),
+        "suites": {"own": suite},
+        "evaluate": ["own"],
+    }
+    own = Graph(parse_study(values))
+    stage = stage_of(own, "hybrid")
+    folder = own.evaluation(stage, "own")
+    for _ in range(2):
+        with pytest.raises(
+            EvaluationError, match=r"(?s)not finished.*piqa-0shot: data set baber/piqa is not at.*fetch"
+        ):
+            evaluate(own, stage, "own")
+        assert not (folder / RECORD).exists()
+    (done,) = folder.rglob("sidewinder_phonebook-0shot-80.json")
+    part = json.loads(done.read_text())
+    part["scores"][0]["value"] = 0.125  # Told apart from one that is made again.
+    done.write_text(json.dumps(part))
+    rows = [piqa(random.Random(at), at) for at in range(6)]
+    for split in ("train", "validation"):
+        write(tmp_path, "baber/piqa", "default", split, rows)
+    (tmp_path / "manifest.json").write_text(json.dumps({"format": 1, "datasets": {}}))
+    evaluate(own, stage, "own")
+    scores = json.loads((folder / "scores.json").read_text())["scores"]
+    assert {score["task"] for score in scores} == {"sidewinder_phonebook", "piqa"}
+    assert scores[0]["value"] == 0.125
+    assert "data" in {entry["role"] for entry in read_record(folder / RECORD)["inputs"]}
+    assert not (folder / PARTS).exists()
 
 
 def _restored(path: Path, content: bytes) -> Path:

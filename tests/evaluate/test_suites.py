@@ -20,6 +20,7 @@ from sidewinder.evaluate.outcome import Outcome, Score
 from sidewinder.evaluate.presets import MMLU_FORMATS, NATURAL, PHONEBOOK, RULER, STANDARD, Unit, units
 from sidewinder.evaluate.samples import read_samples
 from sidewinder.evaluate.subject import Subject
+from sidewinder.evaluate.task_index import manager_for
 from sidewinder.export.tokenizer import write_tokenizer
 from sidewinder.export.write import write_model
 from sidewinder.model.checkpoint import ModelInfo
@@ -97,7 +98,7 @@ def lm_evals_own(sets: Path, exported: HFLM) -> Iterator[Callable[[str, int], di
 
     @cache
     def run(task: str, shots: int) -> dict[str, Any]:
-        manager = loading.manager_for([task])
+        manager = manager_for([task])
         with reading(data), loading.substituted(task):
             return lm_eval.evaluator.simple_evaluate(
                 exported, tasks=[task], num_fewshot=shots, limit=SAMPLES, task_manager=manager, bootstrap_iters=0
@@ -177,7 +178,7 @@ def play(
     """Scores of a player in all presets, each task at its first number of shots."""
     tasks = [*STANDARD, *MMLU_FORMATS, *NATURAL, *RULER, *PHONEBOOK]
     suite = Harness(kind="harness", tasks=tasks, samples=SAMPLES, lengths_tokens=[LENGTH])
-    manager, data = loading.manager_for(tasks), LocalData(sets)
+    manager, data = manager_for(tasks), LocalData(sets)
 
     def player(kind: type[Player]) -> dict[tuple[str, str, str | None], Score]:
         def model(of: Subject, unit: Unit, *others: Any) -> Player:
@@ -233,7 +234,7 @@ def test_silence_is_right_where_there_is_no_answer(play: Any, sets: Path) -> Non
 
 def test_mmlu_with_choice_texts_asks_what_mmlu_asks(subject: Subject, sets: Path, loaded_once: Any) -> None:
     suite = Harness(kind="harness", tasks=list(MMLU_FORMATS), samples=SAMPLES)
-    manager, data = loading.manager_for(list(MMLU_FORMATS)), LocalData(sets)
+    manager, data = manager_for(list(MMLU_FORMATS)), LocalData(sets)
     lettered, texts = (
         loaded_once(manager, Unit(task, 0), suite, subject, data)["tasks"][name]
         for task, name in (("mmlu", "mmlu_anatomy"), ("sidewinder_mmlu_choice", "sidewinder_mmlu_choice::anatomy"))

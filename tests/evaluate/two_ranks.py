@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import json
 import sys
+from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import torch
 
 from sidewinder.config.model import ModelConfig
 from sidewinder.errors import EvaluationError
+from sidewinder.evaluate.adapter import SidewinderLM, Step
+from sidewinder.evaluate.journal import Journal
 from sidewinder.evaluate.ranks import Ranks, join
 from sidewinder.evaluate.scoring import Item, score_items
 from sidewinder.model import LanguageModel, init_weights
@@ -46,7 +50,25 @@ def complain(ranks: Ranks) -> str:
     return "nothing"
 
 
+def answers(ranks: Ranks) -> list[Any]:
+    """Those of both processes, of which the second has too little memory for batches of 8 tokens."""
+    config = ModelConfig(pattern="-", hidden_size=16, mlp={"size": 16})
+    subject: Any = SimpleNamespace(model=LanguageModel(config, VOCABULARY), title="x", context_tokens=8)
+    lm = SidewinderLM(subject=subject, batch_tokens=8, ranks=ranks, journal=Journal())
+
+    def answer(place: int) -> dict[str, int]:
+        if ranks.rank == 1 and lm.batch_tokens == 8 and place > 2:
+            raise MemoryError
+        return {str(place): lm.batch_tokens}
+
+    def steps() -> list[Step]:
+        return [Step(1, partial(answer, place)) for place in range(7) if str(place) not in lm.journal]
+
+    lm._answer("answers", "sample", steps)
+    return [lm.journal[str(place)] for place in range(7)]
+
+
 if __name__ == "__main__":
     joined = join()
-    found = {"complaint": complain(joined), "scores": scores(joined)}
+    found = {"complaint": complain(joined), "scores": scores(joined), "answers": answers(joined)}
     (Path(sys.argv[1]) / f"{joined.rank}.json").write_text(json.dumps(found))

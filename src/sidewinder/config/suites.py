@@ -93,7 +93,22 @@ class Harness(Shared):
     """Longest of these lengths as a multiple of the checkpoint's context; longer ones are left out."""
     haystack: Literal["essays", "python"] = "essays"
     """Text around RULER's needles: its essays (a data set), or the topics of Python's own documentation."""
+    batch_tokens: Count | None = None
+    """Tokens that are read at once; null for as many as suit most machines. Batches only round results differently."""
+    digits: Count = 7
+    """Of a number in `sidewinder_phonebook` and its reversed form."""
+    queries: Count = 1
+    """Entries asked of a book of `sidewinder_phonebook`, each by itself. Standard errors take them for independent."""
     seed: int = 1
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        return self.model_dump(exclude={"processes", "batch_tokens"})
+
+    @property
+    def unit_identity(self) -> dict[str, Any]:
+        """The settings that shape the result of a task at one number of shots and one length."""
+        return self.model_dump(include={"samples", "haystack", "digits", "queries", "seed"})
 
     @model_validator(mode="after")
     def _has_tasks(self) -> Self:

@@ -85,13 +85,3 @@ def standard_document(book: Iterable[Entry], asked: Iterable[Entry]) -> str:
 def reversed_document(book: Iterable[Entry], asked: Entry) -> str:
     """The question, the book, a blank line, then the asked entry."""
     return f"{question(asked)}{book_lines(book)}\n{asked.line}"
-
-
-def standard_prompt(book: Iterable[Entry], asked: Entry) -> str:
-    """A standard document up to where the number of its only asked entry is to be written."""
-    return f"{book_lines(book)}\n{asked.prompt}"
-
-
-def reversed_prompt(book: Iterable[Entry], asked: Entry) -> str:
-    """A reversed document up to where the number is to be written."""
-    return f"{question(asked)}{book_lines(book)}\n{asked.prompt}"

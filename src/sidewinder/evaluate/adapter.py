@@ -8,10 +8,12 @@ question are read after one pass over their common beginning (prefix.py). With t
 from __future__ import annotations
 
 import os
-from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
+import torch
 from lm_eval.api.instance import Instance
 from lm_eval.api.model import TemplateLM
 from lm_eval.api.registry import register_model
@@ -19,9 +21,11 @@ from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
 
 from sidewinder.errors import EvaluationError
 from sidewinder.evaluate.generation import generate_greedily
+from sidewinder.evaluate.generation_plan import Asked, plan_generation
 from sidewinder.evaluate.journal import Journal, request_key
+from sidewinder.evaluate.mendable import OutOfMemory, ran_out_of_memory
 from sidewinder.evaluate.opened import open_subject
-from sidewinder.evaluate.prefix import plan, score_batch
+from sidewinder.evaluate.prefix import Batch, plan, score_batch
 from sidewinder.evaluate.ranks import Ranks, join
 from sidewinder.evaluate.scoring import BATCH_TOKENS, Item, device_of
 from sidewinder.evaluate.subject import Subject
@@ -30,10 +34,18 @@ from sidewinder.progress import Progress
 MOST_GENERATED_TOKENS = 256  # As lm-eval's `hf`, where a task does not say.
 GENERATION_TOKENS = {"cpu": 4_096, "cuda": 65_536}
 """Tokens of prompts and answers that are in the caches at once."""
-RAGGED = 16
-"""Prompts generated from together differ in length by at most a sixteenth of the shortest."""
 Pair = tuple[tuple[str, str], list[int], list[int]]
 Answers = dict[str, Any]
+OUT_OF_MEMORY = ""
+"""Stands among answers for the complaint of a process; no request has this key."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """A batch that is to be answered, and its share of the progress."""
+
+    size: int
+    answers: Callable[[], Answers]
 
 
 @register_model("sidewinder")
@@ -136,77 +148,93 @@ class SidewinderLM(TemplateLM):
 
     def _score(self, what: str, keys: list[str], items: list[Item], families: list[str]) -> None:
         """Puts (log-likelihood, greedy) of every item that has none into the journal."""
-        places = {key: place for place, key in enumerate(keys) if key not in self.journal}
-        asked, names = [items[place] for place in places.values()], list(places)
-        batches = plan(asked, [families[place] for place in places.values()], self.batch_tokens)
-        total = sum(batch.cost_tokens for batch in batches)
+
+        def steps() -> list[Step]:
+            places = {key: place for place, key in enumerate(keys) if key not in self.journal}
+            asked, names = [items[place] for place in places.values()], list(places)
+            batches = plan(asked, [families[place] for place in places.values()], self.batch_tokens)
+            return [Step(batch.cost_tokens, partial(self._scored, asked, names, batch)) for batch in batches]
+
+        self._answer(what, "token", steps)
+
+    def _scored(self, asked: list[Item], names: list[str], batch: Batch) -> Answers:
+        scores = score_batch(self.subject.model, asked, batch)
+        return {names[at]: [score.log_likelihood, score.exact] for at, score in scores.items()}
+
+    def _answer(self, what: str, unit: str, steps: Callable[[], list[Step]]) -> None:
+        """Takes the steps, and where the memory does not suffice, once more what is left, in batches half as large."""
+        told = self._taken(what, unit, steps())
+        if told:
+            self.batch_tokens, self.generation_tokens = self.batch_tokens // 2 or 1, self.generation_tokens // 2 or 1
+            torch.cuda.empty_cache()
+            told = self._taken(what, unit, steps())
+        if told:
+            tokens = self.generation_tokens if what == "generation" else self.batch_tokens
+            raise OutOfMemory(
+                f"the memory does not suffice for {what} in batches of {2 * tokens} tokens, nor of {tokens}: {told}",
+                remedy=f"set the suite's `batch_tokens` below {tokens}, on which no result depends but by rounding, or "
+                "take a machine with more memory",
+            )
+
+    def _taken(self, what: str, unit: str, steps: list[Step]) -> str:
+        """Shares the steps, puts their answers into the journal, and tells where the memory did not suffice."""
 
         def own() -> Answers:
             found: Answers = {}
-            for mine, everyones in self.ranks.rounds(batches):
-                for batch in mine:
-                    scores = score_batch(self.subject.model, asked, batch)
-                    made: Answers = {names[at]: [score.log_likelihood, score.exact] for at, score in scores.items()}
+            for mine, everyones in self.ranks.rounds(steps):
+                for step in mine:
+                    try:
+                        made = step.answers()
+                    except (MemoryError, RuntimeError) as error:
+                        if not ran_out_of_memory(error):
+                            raise
+                        return found | {OUT_OF_MEMORY: str(error).split("\n")[0] or type(error).__name__}
                     self.journal.add(made)
                     found |= made
-                progress.update(sum(batch.cost_tokens for batch in everyones))
+                progress.update(sum(step.size for step in everyones))
             return found
 
-        with self._progress(what, total, "token") as progress:
-            self.journal.add(self.ranks.together(own), write=False)
+        with self._progress(what, sum(step.size for step in steps), unit) as progress:
+            found = self.ranks.together(own)
+        told = found.pop(OUT_OF_MEMORY, "")
+        self.journal.add(found, write=False)
+        return str(told)
 
     # Generation
 
     def generate_until(self, requests: list[Instance], disable_tqdm: bool = False) -> list[str]:
         """Greedy continuations, cut before the first stop string."""
-        keys = [request_key("generate_until", request.args, self.max_length) for request in requests]
-        missing = {key: place for place, key in enumerate(keys) if key not in self.journal}
-        batches = list(self._generation_batches({key: requests[place] for key, place in missing.items()}))
+        asked = [self._asked(request) for request in requests]
 
-        def own() -> Answers:
-            found: Answers = {}
-            for mine, everyones in self.ranks.rounds(batches):
-                for names, prompts, most_tokens, stops in mine:
-                    tokens = generate_greedily(self.subject.model, prompts, most_tokens, self._ends(stops))
-                    texts = [cut_at(self.tok_decode(continuation), stops) for continuation in tokens]
-                    made: Answers = dict(zip(names, texts, strict=True))
-                    self.journal.add(made)
-                    found |= made
-                progress.update(sum(len(names) for names, *_ in everyones))
-            return found
+        def steps() -> list[Step]:
+            missing = {one.key: one for one in asked if one.key not in self.journal}
+            batches = plan_generation(list(missing.values()), self.generation_tokens)
+            return [Step(len(batch), partial(self._generated, batch)) for batch in batches]
 
-        with self._progress("generation", len(missing), "sample") as progress:
-            self.journal.add(self.ranks.together(own), write=False)
-        for request, key in zip(requests, keys, strict=True):
-            self.cache_hook.add_partial("generate_until", request.args, self.journal[key])
-        return [self.journal[key] for key in keys]
+        self._answer("generation", "sample", steps)
+        for request, one in zip(requests, asked, strict=True):
+            self.cache_hook.add_partial("generate_until", request.args, self.journal[one.key])
+        return [self.journal[one.key] for one in asked]
 
-    def _generation_batches(
-        self, requests: dict[str, Instance]
-    ) -> Iterator[tuple[list[str], list[list[int]], int, list[str]]]:
-        """Requests of equal settings and similar length together: (keys, prompts, most tokens, stop strings)."""
-        groups: dict[tuple[int, tuple[str, ...]], list[tuple[str, list[int]]]] = defaultdict(list)
-        for key, request in requests.items():
-            context, settings = request.args
-            stops, most_tokens = self._generation_settings(dict(settings))
-            tokens = self.tok_encode(context) or [self.prefix_token_id]
-            room = self.max_length - most_tokens
-            self.truncated += len(tokens) > room
-            groups[most_tokens, tuple(stops)].append((key, tokens[-room:]))
-        for (most_tokens, stops_key), members in sorted(groups.items()):
-            members.sort(key=lambda member: -len(member[1]))
-            batch: list[tuple[str, list[int]]] = []
-            for member in members:
-                if batch and not self._together(batch, member, most_tokens):
-                    yield [key for key, _ in batch], [prompt for _, prompt in batch], most_tokens, list(stops_key)
-                    batch = []
-                batch.append(member)
-            yield [key for key, _ in batch], [prompt for _, prompt in batch], most_tokens, list(stops_key)
+    def _asked(self, request: Instance) -> Asked:
+        """The end of a request's prompt that leaves room for the answer; what is cut is counted, answered or not."""
+        context, settings = request.args
+        stops, most_tokens = self._generation_settings(dict(settings))
+        tokens = self.tok_encode(context) or [self.prefix_token_id]
+        room = self.max_length - most_tokens
+        self.truncated += len(tokens) > room
+        of = f" ({request.task_name}, sample {request.doc_id})" if request.task_name else ""
+        key = request_key("generate_until", request.args, self.max_length)
+        return Asked(key, f"the answer to {context[-40:]!r}{of}", tokens[-room:], most_tokens, tuple(stops))
 
-    def _together(self, batch: list[tuple[str, list[int]]], member: tuple[str, list[int]], most_tokens: int) -> bool:
-        longest, shortest = len(batch[0][1]), len(member[1])
-        tokens = (len(batch) + 1) * (longest + most_tokens)
-        return longest - shortest <= shortest // RAGGED and tokens <= self.generation_tokens
+    def _generated(self, batch: Sequence[Asked]) -> Answers:
+        stops = list(batch[0].stops)
+        prompts = [one.prompt for one in batch]
+        tokens = generate_greedily(
+            self.subject.model, prompts, batch[0].most_tokens, self._ends(stops), lambda row: batch[row].name
+        )
+        texts = [cut_at(self.tok_decode(continuation), stops) for continuation in tokens]
+        return {one.key: text for one, text in zip(batch, texts, strict=True)}
 
     def _generation_settings(self, settings: dict[str, Any]) -> tuple[list[str], int]:
         """Stop strings and the number of tokens. Raises EvaluationError where sampling is asked for."""

@@ -15,7 +15,7 @@ def run(arguments: Sequence[str]) -> None:
     from lm_eval.__main__ import cli_evaluate
 
     import sidewinder.evaluate.adapter  # noqa: F401 Registers the model.
-    from sidewinder.evaluate.made_tasks import FOLDER
+    from sidewinder.evaluate.presets import FOLDER
 
     given = list(arguments)
     named = any(argument.split("=")[0] == "--include_path" for argument in given)

@@ -57,7 +57,7 @@ def list_(config: Config = DEFAULT) -> None:
 @datasets.command("tasks")
 def tasks() -> None:
     """Prints the folder of our own lm-eval tasks, for its --include_path."""
-    from sidewinder.evaluate.made_tasks import FOLDER
+    from sidewinder.evaluate.presets import FOLDER
 
     print(FOLDER)
 

@@ -17,7 +17,7 @@ from typing import Any
 
 from sidewinder.config.suites import Suite
 from sidewinder.errors import DataError
-from sidewinder.evaluate.local_data import MANIFEST
+from sidewinder.evaluate.local_data import MANIFEST, read_manifest
 from sidewinder.evaluate.needs import SCROLLS, Need, needs
 from sidewinder.record import file_digest, write_atomically
 
@@ -33,8 +33,8 @@ def fetch(suites: Iterable[Suite], into: Path) -> dict[str, str]:
     wanted, unknown = needs(suites)
     failed = {task.task: str(task) for task in unknown}
     for need in wanted:
-        manifest = _manifest(into)
-        known = manifest["datasets"].get(need.key, {})
+        sets = read_manifest(into)
+        known = sets.get(need.key, {})
         if known and all((into / name).is_file() for name in _files(need, known)):
             print(f"{need.key}: there already ({known.get('revision') or 'no revision'})")
             continue
@@ -44,7 +44,7 @@ def fetch(suites: Iterable[Suite], into: Path) -> dict[str, str]:
             failed[need.key] = f"{type(error).__name__}: {error}"
             print(f"{need.key}: cannot be had: {failed[need.key]}", file=sys.stderr)
             continue
-        manifest["datasets"][need.key] = entry
+        manifest = {"format": 1, "datasets": sets | {need.key: entry}}
         write_atomically(into / MANIFEST, json.dumps(manifest, indent=1, sort_keys=True) + "\n")
         print(f"{need.key}: {', '.join(entry['files'])} ({entry.get('revision') or 'no revision'})")
     _fetch_splitter(into)
@@ -120,8 +120,3 @@ def _fetch_splitter(into: Path) -> None:
 def _files(need: Need, entry: dict[str, Any]) -> list[str]:
     folder = Path(need.key).parent if need.address else Path(need.key)
     return [str(folder / name) for name in entry["files"]]
-
-
-def _manifest(into: Path) -> dict[str, Any]:
-    path = into / MANIFEST
-    return json.loads(path.read_text()) if path.is_file() else {"format": 1, "datasets": {}}

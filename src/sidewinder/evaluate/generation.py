@@ -8,10 +8,13 @@ Shapes: B batch, L length, D hidden size, V vocabulary.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 
 import torch
+from torch import Tensor
 
+from sidewinder.errors import EvaluationError
 from sidewinder.evaluate.scoring import device_of
 from sidewinder.model import LanguageModel
 
@@ -22,11 +25,12 @@ def generate_greedily(
     prompts: Sequence[Sequence[int]],
     most_tokens: int,
     ended: Callable[[int, list[int]], bool] = lambda row, tokens: False,
+    name: Callable[[int], str] = lambda row: f"prompt {row}",
 ) -> list[list[int]]:
     """Continuations of prompts, each of at most `most_tokens` tokens.
 
     `ended(row, tokens)` is asked after each token of a row; the token that makes it true is kept. Raises ValueError
-    where a prompt is empty.
+    where a prompt is empty, EvaluationError with the `name` of a row whose greatest logit is not finite.
     """
     shortest, longest = min(map(len, prompts), default=0), max(map(len, prompts), default=0)
     if not shortest:
@@ -38,11 +42,17 @@ def generate_greedily(
     open_rows = set(range(len(prompts)))
     for at in range(shortest, longest + most_tokens):
         hidden_BLD = model.hidden(tokens_BL, cache)
-        following = model.logits(hidden_BLD[:, -1]).argmax(-1).tolist()
+        following, greatest = _greedy(model.logits(hidden_BLD[:, -1]))
         for row, prompt in enumerate(prompts):
             if at < len(prompt):
                 following[row] = prompt[at]
             elif row in open_rows:
+                if not math.isfinite(greatest[row]):
+                    raise EvaluationError(
+                        f"the greatest logit of {name(row)}, {len(made[row])} tokens into it, is {greatest[row]}",
+                        remedy="the checkpoint's weights or activations are not finite: look at the run's loss, "
+                        "lower its learning rate and train again",
+                    )
                 made[row].append(following[row])
                 if len(made[row]) == most_tokens or ended(row, made[row]):
                     open_rows.remove(row)
@@ -50,3 +60,11 @@ def generate_greedily(
             break
         tokens_BL = torch.tensor(following, dtype=torch.long, device=device)[:, None]
     return made
+
+
+def _greedy(logits_BV: Tensor) -> tuple[list[int], list[float]]:
+    """The most likely tokens and their logits, which are NaN where any of a row's is; one transfer for both."""
+    tokens_B = logits_BV.argmax(-1)
+    logits_B = logits_BV.gather(-1, tokens_B[:, None])[:, 0]
+    tokens, logits = torch.stack([tokens_B.double(), logits_B.double()]).tolist()
+    return [int(token) for token in tokens], logits

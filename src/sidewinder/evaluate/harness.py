@@ -1,7 +1,8 @@
 """A harness suite: its units one after another through lm-eval's own evaluator, on our adapter.
 
 A unit that is done is kept in `.parts`, and answers within a unit in its journal, so that a killed suite goes on with
-what is missing. A unit that cannot run is named with the reason, and the rest goes on.
+what is missing. A unit that cannot run is named with the reason, and the rest goes on: the record holds what was left
+out, unless that can be mended without changing the suite (mendable.py), which leaves the suite unfinished.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import shutil
 import sys
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -21,6 +23,7 @@ from sidewinder.evaluate import cloze, loading  # Before lm_eval: it sets what t
 from sidewinder.evaluate.adapter import SidewinderLM
 from sidewinder.evaluate.journal import Journal
 from sidewinder.evaluate.local_data import LocalData, reading
+from sidewinder.evaluate.mendable import Mendable
 from sidewinder.evaluate.outcome import Outcome, Score
 from sidewinder.evaluate.presets import Unit, units
 from sidewinder.evaluate.ranks import Ranks
@@ -29,6 +32,7 @@ from sidewinder.evaluate.run import PARTS
 from sidewinder.evaluate.samples import write_samples
 from sidewinder.evaluate.squad import VERSION as SQUAD
 from sidewinder.evaluate.subject import Subject
+from sidewinder.evaluate.task_index import manager_for
 from sidewinder.record import write_atomically
 
 from datasets import Dataset  # isort: skip
@@ -47,6 +51,8 @@ class Part:
     truncated: int = 0
     used: dict[str, str] = field(default_factory=dict)
     """Data sets with their revisions."""
+    variant: str | None = None
+    """Of the unit; the scores' own also tell their filters."""
 
     def text(self) -> str:
         return json.dumps(asdict(self), ensure_ascii=False)
@@ -73,7 +79,7 @@ def run(
 
     `identity` tells the parts of equal inputs, from which a killed suite goes on; without it nothing is taken over.
     `model` makes the lm-eval model of a unit: our adapter, unless told. Raises EvaluationError where no unit could be
-    run, naming all.
+    run, naming all, and where some could be run at another time, naming them; the parts of the others are kept.
     """
     ranks = subject.ranks
     wanted, left_out = units(suite, subject.context_tokens)
@@ -81,39 +87,58 @@ def run(
     if not identity:
         shutil.rmtree(parts, ignore_errors=True)
     local = LocalData(data) if data else None
-    manager = _manager(wanted)
+    manager, runner = _manager(wanted), model or partial(_adapter, suite.batch_tokens)
     outcome = Outcome(versions={"lm-eval": metadata.version("lm-eval"), "squad": SQUAD})
     failed: dict[str, str] = {}
+    lacking: dict[str, str] = {}
     truncated: dict[str, int] = {}
     used: dict[str, str] = {}
     for unit in wanted:
         try:
-            part = _part(subject, suite, unit, manager, local, folder, parts, ranks, model or _adapter)
+            part = _part(subject, suite, unit, manager, local, folder, parts, ranks, runner)
         except SidewinderError as error:
-            failed[unit.name] = str(error)
+            later = isinstance(error, Mendable)
+            (lacking if later else failed)[unit.name] = str(error)
             if ranks.rank == 0:
-                print(f"{subject.title}: task {unit.name} is left out: {error}", file=sys.stderr)
+                what = "put off" if later else "left out"
+                print(f"{subject.title}: task {unit.name} is {what}: {error}", file=sys.stderr)
             continue
         outcome.scores += part.scores
         outcome.sample_files.append(parts / f"{unit.name}.parquet")
         outcome.versions |= part.versions
         truncated |= {unit.name: part.truncated} if part.truncated else {}
         used |= part.used
+    if lacking:
+        raise _unfinished(lacking, len(outcome.sample_files))
     if failed and not outcome.scores:
-        reasons = "\n".join(f"{name}: {reason}" for name, reason in failed.items())
-        raise EvaluationError(reasons if len(failed) == 1 else f"no task of the suite could be run:\n{reasons}")
+        raise EvaluationError(("no task of the suite could be run:\n" if len(failed) > 1 else "") + _listed(failed))
     outcome.facts |= {"truncated": sum(truncated.values()), "truncated_by_task": truncated, "missing": failed}
     outcome.facts |= {"lengths_left_out": left_out, "datasets": used}
     return outcome
 
 
-def _adapter(subject: Subject, unit: Unit, journal: Journal, ranks: Ranks) -> SidewinderLM:
+def _adapter(batch_tokens: int | None, subject: Subject, unit: Unit, journal: Journal, ranks: Ranks) -> SidewinderLM:
     longest = max(subject.context_tokens, unit.length_tokens or 0)
-    return SidewinderLM(subject=subject, max_length=longest, journal=journal, ranks=ranks)
+    return SidewinderLM(subject=subject, max_length=longest, batch_tokens=batch_tokens, journal=journal, ranks=ranks)
+
+
+def _unfinished(lacking: dict[str, str], done: int) -> EvaluationError:
+    """Every process raises it alike."""
+    error = EvaluationError(
+        f"the suite is not finished: these tasks lack what may be had at another time\n{_listed(lacking)}",
+        remedy=f"mend that and run the same command again: {done} tasks are done, and not repeated; nor are they where "
+        "the suite is changed to name only tasks that can be run here",
+    )
+    error.everywhere = True
+    return error
+
+
+def _listed(reasons: dict[str, str]) -> str:
+    return "\n".join(f"{name}: {reason}" for name, reason in reasons.items())
 
 
 def _manager(wanted: list[Unit]) -> TaskManager:
-    return loading.manager_for([unit.task for unit in wanted if unit.task != cloze.TASK])
+    return manager_for([unit.task for unit in wanted if unit.task != cloze.TASK])
 
 
 def _part(
@@ -129,20 +154,29 @@ def _part(
 ) -> Part:
     """A unit's part, read where it was made before, else made and kept."""
     kept = parts / f"{unit.name}.json"
-    if ranks.told(kept.is_file()):
+    if ranks.told(_is_kept(kept, unit, data)):
         return Part.read(kept)
     journal = Journal(parts / unit.name, ranks.rank)
     ranks.wait()  # All have read what was there before anyone adds to it.
-    if unit.task == cloze.TASK:
-        loaded = loading.named(manager, lambda: _cloze_task(subject, suite, folder), unit)
-    else:
-        loaded = loading.load_unit(manager, unit, suite, subject, data)
+    if data:
+        data.used = {}
+    loaded: dict[str, Any] = {}
+
+    def load() -> dict[str, Any]:
+        if unit.task == cloze.TASK:
+            loaded.update(loading.named(manager, lambda: _cloze_task(subject, suite, folder), unit))
+        else:
+            loaded.update(loading.load_unit(manager, unit, suite, subject, data))
+        return {}
+
+    ranks.together(load)  # What one process cannot have, none goes on with.
     lm = model(subject, unit, journal, ranks)
     with reading(data), loading.substituted(unit.task):
         results = _evaluated(lm, loaded, suite, unit)
     part = Part(scores_of(unit, results), versions_of(results))
     part.truncated = getattr(lm, "truncated", 0)
     part.used = dict(data.used) if data else {}
+    part.variant = unit.variant
 
     def keep() -> dict[str, Any]:
         if ranks.rank == 0:
@@ -154,6 +188,12 @@ def _part(
 
     ranks.together(keep)
     return part
+
+
+def _is_kept(path: Path, unit: Unit, data: LocalData | None) -> bool:
+    """Whether a unit's part is there, made under this name from data that is still the same."""
+    part = Part.read(path) if path.is_file() else None
+    return part is not None and part.variant == unit.variant and (data is None or data.unchanged(part.used))
 
 
 def _evaluated(lm: Any, loaded: dict[str, Any], suite: Harness, unit: Unit) -> dict[str, Any]:
@@ -175,7 +215,11 @@ def _evaluated(lm: Any, loaded: dict[str, Any], suite: Harness, unit: Unit) -> d
 
 def _cloze_task(subject: Subject, suite: Harness, folder: Path) -> dict[str, Any]:
     """lm-eval's configuration of the cloze task, reading the file that is written here."""
-    assert subject.heldout is not None
+    if subject.heldout is None:
+        raise EvaluationError(
+            f"{cloze.TASK} is made from held-out text, and {subject.title} came without any",
+            remedy="evaluate a checkpoint of a study",
+        )
     path = folder / cloze.FILE
     cloze.write_cloze(subject.heldout, suite.samples, suite.seed, path)
 

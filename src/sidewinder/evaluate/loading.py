@@ -1,76 +1,33 @@
-"""Units of a suite as tasks of lm-eval: found, given their data, and made to a length where they have one.
-
-lm-eval's index of all tasks takes several seconds to read, so only the folders of the tasks that are asked for are
-read where those are known.
-"""
+"""Units of a suite as tasks of lm-eval: found, given their data, and made to a length where they have one."""
 
 from __future__ import annotations
 
-import logging
-import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from difflib import get_close_matches
 from functools import cache
-from pathlib import Path
 from types import ModuleType
 from typing import Any
-
-os.environ.setdefault("TQDM_DISABLE", "1")  # Progress is shown by our own line; tqdm reads this when imported.
-
-import lm_eval.tasks
-from lm_eval.tasks import TaskManager
-from lm_eval.tasks._yaml_loader import _load_module_with_cache, load_yaml
 
 from sidewinder.config.suites import Harness
 from sidewinder.errors import EvaluationError, SidewinderError
 from sidewinder.evaluate import made_tasks, ruler, squad
 from sidewinder.evaluate.local_data import LocalData, reading
+from sidewinder.evaluate.mendable import Mendable, can_be_mended
 from sidewinder.evaluate.phonebook import REVERSED, STANDARD
-from sidewinder.evaluate.presets import MMLU_FORMATS, NATURAL, PHONEBOOK, RULER, Unit
-from sidewinder.evaluate.presets import STANDARD as STANDARD_TASKS
+from sidewinder.evaluate.presets import PHONEBOOK, RULER, SHOTLESS, SIZED, Unit
 from sidewinder.evaluate.ruler_tasks import QA_FILES, best_reference, fetching_nothing
 from sidewinder.evaluate.subject import Subject
+from sidewinder.evaluate.task_index import TASKS  # Before lm_eval: it sets what tqdm reads when imported.
 
-logging.getLogger("lm_eval").setLevel(logging.ERROR)  # Its hints are about its own command line.
+from lm_eval.tasks import TaskManager  # isort: skip
+from lm_eval.tasks._yaml_loader import _load_module_with_cache, load_yaml  # isort: skip
+
 FEWSHOT_SEED = 1234
 """lm-eval's own, so that examples are those of its command line."""
-TASKS = Path(lm_eval.tasks.__file__).parent
-FOLDERS = {
-    "arc_easy": "arc",
-    "arc_challenge": "arc",
-    "mmlu": "mmlu/default",
-    "truthfulqa_mc2": "truthfulqa",
-}
-"""Where lm-eval keeps tasks of the presets whose folder has another name."""
 SAMPLES_MADE = 100
-"""Of RULER's tasks at each length, where a suite does not say; RULER itself takes 500."""
-
-
-def manager_for(names: Sequence[str]) -> TaskManager:
-    """An index that has these tasks: all of lm-eval's, unless each of them is known to be elsewhere."""
-    folders: set[Path] = set()
-    for name in names:
-        folder = _folder(name)
-        if folder is None:
-            return TaskManager(include_path=str(made_tasks.FOLDER))
-        folders.add(folder)
-    return TaskManager(include_defaults=False, include_path=[str(folder) for folder in sorted(folders)])
-
-
-def _folder(name: str) -> Path | None:
-    if name.startswith("sidewinder_"):
-        return made_tasks.FOLDER
-    if name in RULER:
-        return TASKS / "ruler"
-    if name in NATURAL:
-        return TASKS / name.split("_")[0]
-    if name.startswith("mmlu_"):
-        return TASKS / "mmlu" / ("continuation" if name.endswith("continuation") else "default")
-    if name in STANDARD_TASKS or name in MMLU_FORMATS:
-        return TASKS / FOLDERS.get(name, name)
-    return None
+"""Of RULER's tasks and Phonebook at each length, where a suite does not say; RULER itself takes 500."""
 
 
 def load_unit(
@@ -80,6 +37,11 @@ def load_unit(
     if unit.task not in manager.task_index:
         near = get_close_matches(unit.task, manager.task_index, n=3, cutoff=0.0)
         raise EvaluationError(f"unknown lm-eval task {unit.task!r}", remedy=f"use one of those near: {', '.join(near)}")
+    if unit.shots and unit.task in SHOTLESS:
+        raise EvaluationError(
+            f"{unit.task} takes no shots, but {unit.shots} are asked for",
+            remedy=f"ask for none: {{task: {unit.task}, shots: [0]}}",
+        )
     with reading(data), substituted(unit.task):
         return named(manager, lambda: _spec(manager, unit, suite, subject, data), unit)
 
@@ -91,14 +53,24 @@ def named(manager: TaskManager, spec: Callable[[], Any], unit: Unit) -> dict[str
     except SidewinderError:
         raise
     except Exception as error:  # Loaders of data sets raise errors of every kind, often several layers deep.
+        told = f"lm-eval task {unit.task!r} cannot be loaded: {type(error).__name__}: {error}"
+        if can_be_mended(error):
+            raise Mendable(
+                told,
+                remedy="its data set, or a library that it needs, is not to be had on this machine now: name a folder "
+                "with the data (`data`, made by `sidewinder datasets fetch`), or try again where there is a network",
+            ) from error
         raise EvaluationError(
-            f"lm-eval task {unit.task!r} cannot be loaded: {type(error).__name__}: {error}",
-            remedy="its data set (or a library that it needs) is not on this machine, or not as the task expects it: "
-            "name a folder with the data (`data`, made by `sidewinder datasets fetch`), or leave the task out",
+            told, remedy="compare the data set's columns with those that the task reads, or leave the task out"
         ) from error
-    for task in found["tasks"].values():
+    for name, task in found["tasks"].items():
         if task.get_config("num_fewshot") != 0:  # A task that fixes zero shots keeps them, as in lm-eval's command.
             task.set_config(key="num_fewshot", value=unit.shots)
+        elif unit.shots and unit.task not in SIZED:  # Those have their shots in their samples.
+            raise EvaluationError(
+                f"lm-eval task {name!r} has 0 shots in its own configuration, not the {unit.shots} that are asked for",
+                remedy=f"ask for none: {{task: {unit.task}, shots: [0]}}",
+            )
         task.set_fewshot_seed(seed=FEWSHOT_SEED)
     return found
 
@@ -107,26 +79,25 @@ def _spec(manager: TaskManager, unit: Unit, suite: Harness, subject: Subject, da
     """The task's name, or for tasks made to a length lm-eval's configuration with our samples."""
     if unit.length_tokens is None:
         return unit.task
-    length, wanted = unit.length_tokens, suite.samples
+    length, samples = unit.length_tokens, suite.samples or SAMPLES_MADE
     if unit.task in PHONEBOOK:
         variant = REVERSED if unit.task.endswith("reversed") else STANDARD
-        books = wanted or made_tasks.BOOKS
-        samples = made_tasks.phonebook_samples(
-            subject, variant, lengths_tokens=[length], books=books, shots=unit.shots, seed=suite.seed
+        queries = 1 if variant == REVERSED else suite.queries
+        made = made_tasks.phonebook_samples(
+            subject,
+            variant,
+            lengths_tokens=[length],
+            books=-(-samples // queries),
+            queries=queries,
+            digits=suite.digits,
+            shots=unit.shots,
+            seed=suite.seed,
         )
-        return _config(manager, unit.task) | {"custom_dataset": _given(samples)}
-    samples = ruler.make(
-        unit.task,
-        length,
-        wanted or SAMPLES_MADE,
-        subject.encode,
-        seed=suite.seed,
-        data=data,
-        haystack=suite.haystack,
-    )
-    config = _config(manager, unit.task)
+        return _config(manager, unit.task) | {"custom_dataset": _given(made)}
+    made = ruler.make(unit.task, length, samples, subject.encode, seed=suite.seed, data=data, haystack=suite.haystack)
+    config = _config(manager, unit.task) | {"num_fewshot": 0}  # An example would be another sample of that length.
     metric = config["metric_list"][0] | {"metric": str(length)}
-    own: dict[str, Any] = {"custom_dataset": _given(samples), "metric_list": [metric, metric | {"metric": "4096"}]}
+    own: dict[str, Any] = {"custom_dataset": _given(made), "metric_list": [metric, metric | {"metric": "4096"}]}
     if unit.task in QA_FILES:
         own["process_results"] = best_reference
     return config | own
@@ -138,7 +109,7 @@ def _config(manager: TaskManager, task: str) -> dict[str, Any]:
 
 def _given(samples: list[dict[str, Any]]) -> Any:
     def dataset(**settings: Any) -> dict[str, Any]:
-        return made_tasks._splits(samples)
+        return made_tasks.splits(samples)
 
     return dataset
 

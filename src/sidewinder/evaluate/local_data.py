@@ -21,6 +21,7 @@ from typing import Any
 import pyarrow.parquet as pq
 
 from sidewinder.errors import EvaluationError
+from sidewinder.evaluate.mendable import Mendable
 from sidewinder.record import file_digest
 
 MANIFEST = "manifest.json"
@@ -29,17 +30,20 @@ LARGE_BYTES = 64 * 2**20
 ZIPPED = re.compile(r"zip://[^:]*::https://huggingface\.co/datasets/(?P<path>.+)/resolve/[^/]+/(?P<name>[^/]+)\.zip")
 
 
-class MissingData(EvaluationError):
-    """A task's data set is not in the folder."""
+class MissingData(Mendable):
+    """A task's data set is not at hand."""
 
 
 @dataclass
 class LocalData:
-    """A folder of data sets. `used` fills with what was read: revision, or digest where none is known."""
+    """A folder of data sets. `used` fills with what was read: revision, or digest where none is known. Emptying it, a
+    caller sees what was read since then.
+    """
 
     folder: Path
     used: dict[str, str] = field(default_factory=dict)
     _kept: dict[Path, Any] = field(default_factory=dict)
+    _states: dict[str, str] = field(default_factory=dict)
 
     def load(self, path: str, name: str | None = None, split: str | None = None) -> Any:
         """A data set of the hub: all splits, or one. Raises MissingData that names folder and remedy."""
@@ -47,6 +51,7 @@ class LocalData:
         if place not in self._kept:
             self._kept[place] = self._read(place, f"data set {path}" + (f" ({name})" if name else ""))
         found = self._kept[place]
+        self._use(place.relative_to(self.folder).as_posix())
         if split is None:
             return found.copy()
         if split not in found:
@@ -59,11 +64,11 @@ class LocalData:
         files = sorted(place.glob("*.parquet"))
         if not files:
             raise self.missing(place, what)
-        self._note(place.relative_to(self.folder).as_posix(), files)
+        self._use(place.relative_to(self.folder).as_posix())  # Before it is read, so that damage is told as such.
         try:
             return DatasetDict({file.stem: _dataset(file) for file in files})
         except Exception as error:  # pyarrow and datasets raise errors of many kinds for a damaged file.
-            raise EvaluationError(
+            raise Mendable(
                 f"cannot read {place}: {type(error).__name__}: {error}", remedy="fetch the data set again"
             ) from error
 
@@ -72,7 +77,7 @@ class LocalData:
         path = self.folder / name
         if not path.is_file():
             raise self.missing(path, f"file {name}")
-        self._note(name, [path])
+        self._use(name)
         return json.loads(path.read_text())
 
     def missing(self, place: Path, what: str) -> MissingData:
@@ -81,22 +86,43 @@ class LocalData:
             remedy=f"where there is a network: sidewinder datasets fetch --into {self.folder}",
         )
 
-    def _note(self, key: str, files: list[Path]) -> None:
-        entry = self._manifest.get(key, {})
+    def unchanged(self, used: dict[str, str]) -> bool:
+        """Whether data sets are what they were when they were used."""
+        try:
+            return all(self._state_once(key) == state for key, state in used.items())
+        except EvaluationError:  # It will be told when the data set is read.
+            return False
+
+    def state(self, key: str) -> str:
+        """Revision, or digest where none is known. Raises Mendable where the files are not those of the manifest."""
+        place = self.folder / key
+        files = sorted(place.glob("*.parquet")) if place.is_dir() else [place]
+        if not files or not files[0].is_file():
+            raise self.missing(place, key)
+        entry = read_manifest(self.folder).get(key, {})
         digests = {file.name: file_digest(file) for file in files}
         known = {name: about["sha256"] for name, about in entry.get("files", {}).items()}
         if known and known != digests:
-            raise EvaluationError(
+            raise Mendable(
                 f"the files of {key} in {self.folder} are not those of its {MANIFEST}",
                 remedy="fetch the data set again, or take its entry out of the manifest if you changed it on purpose",
             )
         own = "sha256:" + "+".join(digest[:12] for digest in digests.values())
-        self.used[key] = entry.get("revision") or own
+        return str(entry.get("revision") or own)
 
-    @property
-    def _manifest(self) -> dict[str, Any]:
-        path = self.folder / MANIFEST
-        return json.loads(path.read_text())["datasets"] if path.is_file() else {}
+    def _use(self, key: str) -> None:
+        self.used[key] = self._state_once(key)
+
+    def _state_once(self, key: str) -> str:
+        if key not in self._states:
+            self._states[key] = self.state(key)
+        return self._states[key]
+
+
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """What a folder's manifest tells of each data set; nothing where there is no manifest."""
+    path = folder / MANIFEST
+    return dict(json.loads(path.read_text())["datasets"]) if path.is_file() else {}
 
 
 def _dataset(file: Path) -> Any:

@@ -9,7 +9,7 @@ found from `tokenizer` or `pretrained` among them. So the same prompts serve any
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -19,11 +19,10 @@ from sidewinder.config.suites import Phonebook
 from sidewinder.errors import EvaluationError
 from sidewinder.evaluate import phonebook as book
 from sidewinder.evaluate import ruler
+from sidewinder.evaluate.recall import Prompt
 from sidewinder.tokenizer import MODEL, load
 
-FOLDER = Path(__file__).parent / "tasks"
-"""For lm-eval's --include_path."""
-BOOKS, QUERIES, DIGITS, LENGTHS = 50, 2, 7, (4096,)
+BOOKS, QUERIES, DIGITS, LENGTHS = 100, 1, 7, (4096,)
 ROOM_TOKENS = 16
 """For the answer: a space, a number and the newline."""
 
@@ -40,13 +39,13 @@ class Counter:
 
 
 def phonebook(**settings: Any) -> dict[str, Any]:
-    """Books with the question behind them, after `shots` other questions with their answers."""
-    return _splits(phonebook_samples(counter_of(settings), book.STANDARD, **_chosen(settings)))
+    """Books with the question behind them, after `shots` other entries of the book with their numbers."""
+    return splits(phonebook_samples(counter_of(settings), book.STANDARD, **_chosen(settings)))
 
 
 def phonebook_reversed(**settings: Any) -> dict[str, Any]:
     """Books with the question before them."""
-    return _splits(phonebook_samples(counter_of(settings), book.REVERSED, **_chosen(settings)))
+    return splits(phonebook_samples(counter_of(settings), book.REVERSED, **_chosen(settings)))
 
 
 def haystack(**settings: Any) -> dict[str, Any]:
@@ -54,7 +53,7 @@ def haystack(**settings: Any) -> dict[str, Any]:
     count, lengths = counter_of(settings), settings.get("lengths_tokens", LENGTHS)
     samples, seed = int(settings.get("samples", 100)), int(settings.get("seed", 1))
     make = partial(ruler.make, "niah_single_2", encode=count.encode, seed=seed, haystack="python")
-    return _splits([sample for length in lengths for sample in make(length_tokens=length, samples=samples)])
+    return splits([sample for length in lengths for sample in make(length_tokens=length, samples=samples)])
 
 
 def phonebook_samples(
@@ -70,8 +69,16 @@ def phonebook_samples(
 ) -> list[dict[str, Any]]:
     """Prompts that end in `Name:`, with the number that follows. A prompt and ROOM_TOKENS fit the length.
 
-    The reversed form asks one question a book, and takes no shots: it is asked before there is a book to answer from.
+    Shots are other entries of the same book, asked and answered before; every one of a book's `queries` comes after the
+    same shots and no other query. The reversed form asks one question a book, and takes no shots: it is asked before
+    there is a book to answer from. Raises EvaluationError where shots are asked of it, and where a length has no room
+    for the questions.
     """
+    if variant == book.REVERSED and shots:
+        raise EvaluationError(
+            f"sidewinder_phonebook_reversed takes no shots, but {shots} are asked for: it is asked before the book",
+            remedy="ask for 0 shots, or for sidewinder_phonebook",
+        )
     asked = 1 if variant == book.REVERSED else queries + shots
     made = []
     for length in lengths_tokens:
@@ -80,11 +87,23 @@ def phonebook_samples(
         )
         for place in range(books):
             prompt = book.make_prompt(counter, suite, length - ROOM_TOKENS, variant, place)
-            for question in prompt.questions[0 if variant == book.REVERSED else shots :]:
-                about = question.about | {"book": place, "length": length, "prompt_tokens": len(prompt.tokens)}
-                number = prompt.text[question.first : question.last].strip()
-                made.append({"prompt": prompt.text[: question.first], "answer": number, **about})
+            if len(prompt.questions) < asked or len(prompt.tokens) > length - ROOM_TOKENS:
+                raise EvaluationError(
+                    f"{length} tokens have no room for a {variant} phonebook of {asked} entries that are asked",
+                    remedy="ask for a longer length, or for fewer shots",
+                )
+            about = {"book": place, "length": length}
+            made += [about | sample for sample in _asked_alone(counter, prompt, shots)]
     return made
+
+
+def _asked_alone(counter: Any, prompt: Prompt, shots: int) -> Iterator[dict[str, Any]]:
+    """A sample for each question of a prompt behind the first `shots`, after these and no other one."""
+    text, starts = prompt.text, [question.first - len(f"{question.about['asked']}:") for question in prompt.questions]
+    for question, start in zip(prompt.questions[shots:], starts[shots:], strict=True):
+        asked = text[: starts[shots]] + text[start : question.first]
+        number = text[question.first : question.last].strip()
+        yield {"prompt": asked, "answer": number, **question.about, "prompt_tokens": len(counter.encode(asked))}
 
 
 def number_results(doc: dict[str, Any], results: Sequence[str]) -> dict[str, float]:
@@ -123,7 +142,8 @@ def _chosen(settings: dict[str, Any]) -> dict[str, Any]:
     return {name: settings[name] for name in names if name in settings}
 
 
-def _splits(samples: list[dict[str, Any]]) -> dict[str, Any]:
+def splits(samples: list[dict[str, Any]]) -> dict[str, Any]:
+    """Samples as the splits of a task's `custom_dataset`."""
     from datasets import Dataset
 
     return {"test": Dataset.from_list(samples)}

@@ -11,19 +11,22 @@ from sidewinder.config.suites import Harness, Suite
 from sidewinder.evaluate.cloze import TASK as CLOZE
 from sidewinder.evaluate.local_data import DEFAULT
 from sidewinder.evaluate.presets import PHONEBOOK, tasks
+from sidewinder.evaluate.ruler_tasks import ESSAYS, QA_FILES
 
 SCROLLS = "tau/scrolls"
 SCROLLS_NAMES = {"scrolls_narrativeqa": "narrative_qa", "scrolls_qasper": "qasper", "scrolls_quality": "quality"}
 HUB = "https://huggingface.co/datasets"
-ESSAYS = "baber/paul_graham_essays"
 ESSAY_TASKS = ("niah_single_2", "niah_single_3", "niah_multikey_1", "niah_multivalue", "niah_multiquery")
 WITHOUT_DATA = {CLOZE, *PHONEBOOK, "sidewinder_haystack"}
 """Tasks whose samples are made, for which lm-eval's index need not be read."""
 FILES = {
     # RULER's question files: (place in the folder, address). The second is pinned by lm-eval itself.
-    "ruler_qa_squad": ("ruler/dev-v2.0.json", "https://rajpurkar.github.io/SQuAD-explorer/dataset/dev-v2.0.json"),
+    "ruler_qa_squad": (
+        QA_FILES["ruler_qa_squad"][1],
+        "https://rajpurkar.github.io/SQuAD-explorer/dataset/dev-v2.0.json",
+    ),
     "ruler_qa_hotpot": (
-        "ruler/hotpot_dev_distractor_v1.json",
+        QA_FILES["ruler_qa_hotpot"][1],
         f"{HUB}/namlh2004/hotpotqa/resolve/7e54db4656209750ff487f6fdf8e39a66dba136b/hotpot_dev_distractor_v1.json",
     ),
 }
@@ -92,10 +95,10 @@ def _index(names: list[str]) -> Any:
     """lm-eval's index of tasks, or as much of it as has these; nothing where no task is asked for."""
     if not names:
         return {}
-    from sidewinder.evaluate import loading  # Imports lm-eval, which takes seconds.
+    from sidewinder.evaluate.task_index import manager_for  # Imports lm-eval, which takes a second.
 
-    index = loading.manager_for(names).task_index
-    return index if all(name in index for name in names) else loading.manager_for(["?"]).task_index
+    index = manager_for(names).task_index
+    return index if all(name in index for name in names) else manager_for(["?"]).task_index
 
 
 def _in_index(task: str, index: Any) -> list[Need]:

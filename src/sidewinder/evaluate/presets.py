@@ -1,16 +1,19 @@
 """Which tasks, shots and lengths a harness suite stands for: presets, and the units that are run one after another.
 
 Shots are the paper's; where it tells none, 0 and 5 are both run (Natural Questions), or 0 alone where lm-eval's task
-cannot take examples (SQuAD 2). Every metric that lm-eval
-knows for a task is reported, so that no choice between plain and normalised accuracy is hidden.
+cannot take examples (SQuAD 2). Every metric that lm-eval knows for a task is reported, so that no choice between plain
+and normalised accuracy is hidden.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 from sidewinder.config.suites import Harness
 
+FOLDER = Path(__file__).parent / "tasks"
+"""Of our own tasks, for lm-eval's --include_path."""
 ZERO: tuple[int, ...] = (0,)
 BOTH: tuple[int, ...] = (0, 5)
 STANDARD: dict[str, tuple[int, ...]] = {
@@ -57,6 +60,8 @@ RULER = (
 PHONEBOOK = ("sidewinder_phonebook", "sidewinder_phonebook_reversed")
 SIZED = {*RULER, *PHONEBOOK}
 """Tasks whose samples are made to a length in tokens."""
+SHOTLESS = {*RULER, "sidewinder_phonebook_reversed", "sidewinder_cloze", "sidewinder_haystack"}
+"""Of ours and those made to a length, the ones that examples make no sense for."""
 PRESETS: dict[str, dict[str, tuple[int, ...]]] = {
     "standard": STANDARD,
     "mmlu-formats": MMLU_FORMATS,

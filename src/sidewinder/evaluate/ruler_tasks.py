@@ -15,6 +15,7 @@ from typing import Any
 
 from sidewinder.errors import EvaluationError
 from sidewinder.evaluate.local_data import LocalData, MissingData
+from sidewinder.evaluate.mendable import Mendable
 
 Sample = dict[str, Any]
 Maker = Callable[[int, int], Sample]
@@ -261,7 +262,7 @@ def _module(name: str) -> Any:
     try:
         return _load_module_with_cache((Path(lm_eval.tasks.__file__).parent / "ruler" / f"{name}.py").resolve())
     except ImportError as error:
-        raise EvaluationError(f"RULER needs a library: {error}", remedy="pip install 'lm_eval[ruler]'") from error
+        raise Mendable(f"RULER needs a library: {error}", remedy="pip install 'lm_eval[ruler]'") from error
 
 
 @contextmanager

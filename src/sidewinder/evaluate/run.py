@@ -12,12 +12,13 @@ from sidewinder.config.suites import BitsPerByte, Harness, Needle, Phonebook, Su
 from sidewinder.evaluate import bits_per_byte, cloze, needle, phonebook
 from sidewinder.evaluate.heldout import heldout_of
 from sidewinder.evaluate.outcome import Outcome
+from sidewinder.evaluate.presets import tasks
 from sidewinder.evaluate.ranks import Ranks, join
 from sidewinder.evaluate.samples import count_samples, write_samples
 from sidewinder.evaluate.subject import Subject
 from sidewinder.graph import Graph, Stage
 from sidewinder.model.checkpoint import load_model
-from sidewinder.record import RECORD, Artifact, Job, artifact, check, outputs_of, write_atomically
+from sidewinder.record import RECORD, Artifact, Job, artifact, check, digest, outputs_of, write_atomically
 from sidewinder.tokenizer import load
 from sidewinder.train.device import prepare_inference
 
@@ -30,8 +31,8 @@ VERSIONED = ("torch", "numpy", "sentencepiece", "faker")
 def evaluate(graph: Graph, stage: Stage, suite: str) -> None:
     """Runs a suite on the checkpoint of a stage, or does nothing where that is done.
 
-    Raises EvaluationError where the suite cannot be run or a log-likelihood is not finite, CheckpointError or
-    CorruptArtifact for damaged inputs.
+    Raises EvaluationError where the suite cannot be run, or for a reason that can be mended not wholly, or a
+    log-likelihood is not finite, CheckpointError or CorruptArtifact for damaged inputs.
     """
     ranks = join()
     if ranks.rank > 0:
@@ -46,12 +47,13 @@ def evaluate(graph: Graph, stage: Stage, suite: str) -> None:
         inputs=_inputs(graph, stage, settings),
     )
     with job:
-        ranks.told((job.identity, job.finished))
+        kept = _kept_as(graph, settings, job.inputs)
+        ranks.told((kept, job.finished))
         if job.finished:
             return
         for entry in job.inputs:
             check(entry)
-        outcome = _run(graph, stage, settings, job.folder, job.identity, ranks)
+        outcome = _run(graph, stage, settings, job.folder, kept, ranks)
         outcome.versions |= {name: metadata.version(name) for name in VERSIONED}
         write_atomically(job.folder / SCORES, outcome.scores_text(suite, settings.kind))
         write_samples(job.folder / SAMPLES, outcome.samples, outcome.sample_files)
@@ -65,10 +67,21 @@ def evaluate(graph: Graph, stage: Stage, suite: str) -> None:
 
 def _assist(graph: Graph, stage: Stage, suite: str, ranks: Ranks) -> None:
     """What the other processes of an evaluation do: their part of the batches; the first writes everything."""
-    identity, finished = ranks.told(("", True))
+    kept, finished = ranks.told(("", True))
     settings = graph.study.suites[suite]
     if not finished:
-        _run(graph, stage, settings, graph.evaluation(stage, suite), identity, ranks)
+        _run(graph, stage, settings, graph.evaluation(stage, suite), kept, ranks)
+
+
+def _kept_as(graph: Graph, settings: Suite, inputs: list[Artifact]) -> str:
+    """What identifies the parts of a harness suite that are kept until it is finished.
+
+    They serve other sets of tasks too, and another state of the data folder: each part tells what it read of that.
+    """
+    if not isinstance(settings, Harness):
+        return ""
+    taken = sorted({(entry.role, entry.sha256) for entry in inputs if entry.role != "data"})
+    return digest([settings.unit_identity, bool(graph.study.data), taken])
 
 
 def subject_of(graph: Graph, stage: Stage, settings: Suite, ranks: Ranks) -> Subject:
@@ -85,7 +98,7 @@ def subject_of(graph: Graph, stage: Stage, settings: Suite, ranks: Ranks) -> Sub
 
 def reads_text(settings: Suite) -> bool:
     """Whether a suite reads held-out text of the study."""
-    return isinstance(settings, BitsPerByte) or (isinstance(settings, Harness) and cloze.TASK in settings.tasks)
+    return isinstance(settings, BitsPerByte) or (isinstance(settings, Harness) and cloze.TASK in tasks(settings))
 
 
 def _inputs(graph: Graph, stage: Stage, settings: Suite) -> list[Artifact]:
@@ -97,7 +110,7 @@ def _inputs(graph: Graph, stage: Stage, settings: Suite) -> list[Artifact]:
     return inputs + (heldout_of(graph).artifacts if reads_text(settings) else [])
 
 
-def _run(graph: Graph, stage: Stage, settings: Suite, folder: Path, identity: str, ranks: Ranks) -> Outcome:
+def _run(graph: Graph, stage: Stage, settings: Suite, folder: Path, kept: str, ranks: Ranks) -> Outcome:
     subject = subject_of(graph, stage, settings, ranks)
     if isinstance(settings, BitsPerByte):
         return bits_per_byte.run(subject, settings)
@@ -108,4 +121,4 @@ def _run(graph: Graph, stage: Stage, settings: Suite, folder: Path, identity: st
     from sidewinder.evaluate import harness  # lm-eval takes seconds to import, and no other suite needs it.
 
     data = Path(graph.study.data) if graph.study.data else None
-    return harness.run(subject, settings, folder, data=data, identity=identity)
+    return harness.run(subject, settings, folder, data=data, identity=kept)
