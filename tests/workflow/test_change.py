@@ -68,3 +68,14 @@ def test_dry_run_lists_the_same_jobs(tmp_path: Path) -> None:
     assert counted["export"] == "6"
     assert counted["cards"] == "1"
     assert not (tmp_path / "results").exists()
+
+
+def test_a_task_that_does_not_exist_is_told_before_any_work(tmp_path: Path) -> None:
+    suites = SMALL["suites"] | {"cloze": {"kind": "harness", "tasks": ["piqqa"]}}
+    file = tmp_path / "study.yaml"
+    file.write_text(yaml.safe_dump(SMALL | {"suites": suites, "results": str(tmp_path / "results")}))
+    command = [sys.executable, "-m", "snakemake", "--cores", "1", "--configfile", str(file)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert "suites.cloze: piqqa" in done.stderr + done.stdout
+    assert not (tmp_path / "results" / "corpus").exists()
