@@ -77,5 +77,5 @@ def test_a_task_that_does_not_exist_is_told_before_any_work(tmp_path: Path) -> N
     command = [sys.executable, "-m", "snakemake", "--cores", "1", "--configfile", str(file)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 1
-    assert "suites.cloze: piqqa" in done.stderr + done.stdout
+    assert re.search(r"suites\.cloze: .*piqqa", done.stderr)
     assert not (tmp_path / "results" / "corpus").exists()
