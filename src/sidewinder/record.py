@@ -34,7 +34,7 @@ from sidewinder.memory import peak_bytes
 RECORD = "record.json"
 KEPT = ".record.json"  # Snakemake deletes declared outputs before a job starts; this copy outlives that.
 NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS}
-VERSIONED = ("torch", "triton", "mamba-ssm", "numpy", "sentencepiece", "datatrove", "transformers", "lm-eval", "duckdb")
+VERSIONED = ("torch", "triton", "numpy", "sentencepiece", "datatrove", "transformers", "lm-eval", "duckdb")
 
 
 @dataclass(frozen=True)
