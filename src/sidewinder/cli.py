@@ -20,14 +20,10 @@ from sidewinder.config import load_study, write_schema
 from sidewinder.errors import ConfigError, SidewinderError
 from sidewinder.evaluate.commands import register as register_evaluation
 from sidewinder.graph import Graph
+from sidewinder.options import DEFAULT, Config, Into, Log
 from sidewinder.tokens.commands import register as register_tokens
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
-
-Config = Annotated[Path, typer.Option(help="The study.", envvar="SIDEWINDER_CONFIG")]
-Into = Annotated[Path, typer.Option(help="The folder to fill, named as `sidewinder plan` lists it.")]
-Log = Annotated[Path | None, typer.Option(help="Also write messages to this file.")]
-DEFAULT = Path("config.yaml")
 
 
 def main() -> None:

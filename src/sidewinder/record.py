@@ -106,6 +106,15 @@ def write_atomically(path: Path, text: str) -> None:
     part.replace(path)
 
 
+def sync(path: Path) -> None:
+    """Forces a file's content, or a folder's entries, to the disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
 @contextmanager
 def exclusive(path: Path) -> Iterator[IO[str]]:
     """Holds a lock file that the kernel frees however the holder ends; waits where another process holds it.

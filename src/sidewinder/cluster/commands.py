@@ -12,10 +12,9 @@ import typer
 
 from sidewinder.config import load_study
 from sidewinder.graph import Graph
+from sidewinder.options import DEFAULT, Config, Log
 
-Config = Annotated[Path, typer.Option(help="The study.", envvar="SIDEWINDER_CONFIG")]
 Run = Annotated[str, typer.Argument(help="A run or a stage: hybrid-s1, hybrid-s1/extend-1024, or the folder's name.")]
-DEFAULT = Path("config.yaml")
 
 
 def register(app: typer.Typer, logged: Callable[[Path | None], AbstractContextManager[None]]) -> None:
@@ -26,7 +25,7 @@ def register(app: typer.Typer, logged: Callable[[Path | None], AbstractContextMa
         into: Annotated[Path, typer.Option(help="The folder of the stage, named as `sidewinder plan` lists it.")],
         config: Config = DEFAULT,
         ask: Annotated[list[str] | None, typer.Option(help="A resource, as slurm_partition=gpu.")] = None,
-        log: Annotated[Path | None, typer.Option(help="Also write messages to this file.")] = None,
+        log: Log = None,
     ) -> None:
         """Trains one stage, as a job where the profile says so; waits for it, and finds it again if it is there."""
         from sidewinder.cluster.ask import parse_ask

@@ -10,9 +10,8 @@ import typer
 
 from sidewinder.config import load_study
 from sidewinder.graph import Graph
+from sidewinder.options import DEFAULT, Config
 
-Config = Annotated[Path, typer.Option(help="The study.", envvar="SIDEWINDER_CONFIG")]
-DEFAULT = Path("config.yaml")
 PASSED_ON = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
 datasets = typer.Typer(no_args_is_help=True, help="Data sets of evaluation tasks.")
 

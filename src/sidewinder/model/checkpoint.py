@@ -6,7 +6,6 @@ Both are written beside their final place and renamed, the description last.
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +20,7 @@ from torch import Tensor
 from sidewinder.config.model import ModelConfig
 from sidewinder.errors import CheckpointError
 from sidewinder.model.lm import LanguageModel
+from sidewinder.record import sync
 
 WEIGHTS, DESCRIPTION = "model.safetensors", "model.json"
 FORMAT = 1
@@ -168,19 +168,11 @@ def _replace(path: Path, write: Callable[[Path], object]) -> None:
         usual = part.stat().st_mode
         write(part)
         part.chmod(usual)  # Of its own files, safetensors lets nobody else read.
-        _sync(part)
+        sync(part)
         part.replace(path)
-        _sync(path.parent)
+        sync(path.parent)
     except (OSError, SafetensorError) as error:
         part.unlink(missing_ok=True)
         raise CheckpointError(
             f"cannot write {path}: {error}", remedy="free disk space or mend permissions, then run the study again"
         ) from error
-
-
-def _sync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

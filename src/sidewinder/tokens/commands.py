@@ -13,8 +13,8 @@ import typer
 
 from sidewinder.config import load_study
 from sidewinder.graph import Graph
+from sidewinder.options import Config, Log
 
-Config = Annotated[Path, typer.Option(help="The study.", envvar="SIDEWINDER_CONFIG")]
 Tokens = Annotated[Path, typer.Argument(help="A shard's folder or prefix, or a blend.json.")]
 
 
@@ -29,7 +29,7 @@ def register(app: typer.Typer, logged: Callable[[Path | None], AbstractContextMa
         into: Annotated[Path | None, typer.Option(help="The folder to fill, as `sidewinder plan` lists it.")] = None,
         config: Config = Path("config.yaml"),
         threads: Annotated[int, typer.Option(min=1, help="Threads that encode.")] = 1,
-        log: Annotated[Path | None, typer.Option(help="Also write messages to this file.")] = None,
+        log: Log = None,
     ) -> None:
         """Tokenizes one shard into .bin/.idx; `inspect` looks into them."""
         if context.invoked_subcommand:

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from sidewinder.errors import CheckpointError
-from sidewinder.record import digest, file_digest
+from sidewinder.record import digest, file_digest, sync
 
 ABOUT = "state.json"
 Files = dict[str, dict[str, Any]]
@@ -63,11 +63,11 @@ def publish(part: Path, *, step: int, tokens: int, identity: str, milestone: boo
         json.dump(about | {"sha256": digest(about)}, stream, indent=1)
         stream.flush()
         os.fsync(stream.fileno())
-    _sync(part)
+    sync(part)
     place = part.with_name(f"step-{step:08d}")
     _remove(place)
     part.rename(place)
-    _sync(place.parent)
+    sync(place.parent)
     return place
 
 
@@ -160,15 +160,6 @@ def _remove(save: Path) -> None:
         shutil.rmtree(old, ignore_errors=True)
         save.rename(old)
         shutil.rmtree(old)
-
-
-def _sync(folder: Path) -> None:
-    """Forces a folder's entries (not its files' content) to the disk."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def _about(folder: Path) -> Save | None:
