@@ -53,15 +53,12 @@ $(BIN)/python:
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Sidewinder needs Python 3.11 or newer; name one: make PYTHON=python3.12")'
 	$(PYTHON) -m venv $(VENV)
 
-# Python compiles what it imports when it first does; all of it at once takes longer than the installation itself.
-PIP_INSTALL := $(BIN)/pip install --quiet --no-compile
-
 $(VENV)/.study: requirements/lock.txt pyproject.toml | $(BIN)/python
 	@echo "installing the pinned requirements into $(VENV) (once, a few minutes)"
-	$(PIP_INSTALL) -r requirements/lock.txt
-	$(PIP_INSTALL) --no-deps --no-build-isolation -e .
+	$(BIN)/pip install --quiet -r requirements/lock.txt
+	$(BIN)/pip install --quiet --no-deps --no-build-isolation -e .
 	touch $@
 
 $(VENV)/.test: requirements/test.txt $(VENV)/.study
-	$(PIP_INSTALL) -r requirements/test.txt
+	$(BIN)/pip install --quiet -r requirements/test.txt
 	touch $@
