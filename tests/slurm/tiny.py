@@ -47,7 +47,7 @@ class Tiny:
             "results": str(folder / "results"),
             "sources": {"text": {"reader": {"kind": "text", "path": str(folder)}}},
             "blend": {"text": 1.0},
-            "repeat_at_most": 100,
+            "repeat_at_most": 1000,
             "tokenizer": {"vocab_size": VOCABULARY, "sample_bytes": 16 * VOCABULARY},
             "models": {"hybrid": MODEL},
             "seeds": [seed],
