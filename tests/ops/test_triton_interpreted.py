@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 
-@pytest.mark.skipif(find_spec("triton") is None, reason="needs the package triton")
+@pytest.mark.skipif(find_spec("triton") is None and os.environ.get("CI") != "true", reason="needs the package triton")
 @pytest.mark.parametrize("file", ["interpreted.py", "interpreted_mamba2.py"])
 def test_kernels_as_python(file: str) -> None:
     command = [sys.executable, "-m", "pytest", "-n", "0", "-p", "no:cacheprovider", file]
