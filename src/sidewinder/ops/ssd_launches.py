@@ -55,8 +55,8 @@ class Plan(NamedTuple):
 def plan_of(dtype: torch.dtype, state_size: int, shared_bytes: int) -> Plan:
     """The plan for a GPU with so much shared memory a program.
 
-    Blocks are as large as the registers hold, by the compiler's own count. The last plan is for Hopper, the
-    fastest of those that were timed on an H200. float32 multiplies without tensor cores, exactly.
+    Blocks are as large as the registers hold, by the compiler's own count. The last plan is for Hopper, of
+    launches that were timed one by one on an H200. float32 multiplies without tensor cores, exactly.
     """
     four, eight = Launch(4, 1), Launch(8, 1)
     if dtype == torch.float32:
