@@ -37,7 +37,7 @@ from sidewinder.ops import kernels, ssd_launches
 SHARED_BYTES = {80: 166_912, 89: 101_376, 90: 232_448}
 """What one program may have on an A100; on an L40S or RTX 4090; on an H100 or H200."""
 STACK_BYTES = 512
-"""What a thread may keep in memory of that which its 255 registers do not hold; with Triton 3.7 one kernel keeps 424."""
+"""What a thread may keep in memory of that which its 255 registers do not hold; with Triton 3.7 one keeps 424."""
 
 Launched = Callable[[int, Callable[[], object]], list["Compiled"]]
 
