@@ -90,7 +90,7 @@ class Keeper:
 
     def _start_all(self) -> None:
         self.folder.chmod(0o755)  # munged wants a socket that everybody can reach.
-        for name in ("run", "log", "state", "spool", "etc", "bin", "dev"):
+        for name in ("run", "log", "state", "spool", "etc", "bin", "dev", "tmp"):
             shutil.rmtree(self.folder / name, ignore_errors=True)
             (self.folder / name).mkdir()
         self.ports = free_ports(3 + self.layout.nodes)
@@ -144,6 +144,7 @@ class Keeper:
         shutil.rmtree(data, ignore_errors=True)
         small = ["--innodb-log-file-size=4M", "--innodb-buffer-pool-size=32M", "--innodb-flush-log-at-trx-commit=0"]
         options = ["--no-defaults", f"--user={user}", f"--datadir={data}", "--innodb-flush-method=nosync", *small]
+        options += [f"--tmpdir={self.folder}/tmp"]  # A server that starts removes the temporary tables in its tmpdir.
         install = ["mariadb-install-db", *options, "--auth-root-authentication-method=normal", "--skip-test-db"]
         subprocess.run(install, check=True, stdout=sys.stderr)
         server = ["mariadbd", *options, f"--socket={self.folder}/run/mariadb.socket", "--bind-address=127.0.0.1"]
