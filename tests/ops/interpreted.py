@@ -24,7 +24,7 @@ from sidewinder.ops.cross_entropy import cross_entropy_reference
 from sidewinder.ops.cross_entropy_triton import cross_entropy_triton
 from sidewinder.ops.mamba1_triton import convolve_and_project_triton, scan_projected_triton
 from sidewinder.ops.norms import rms_norm_reference
-from sidewinder.ops.norms_triton import rms_norm_beside_triton
+from sidewinder.ops.norms_triton import add_rms_norm_triton
 from sidewinder.ops.selective_scan import selective_scan_reference
 from sidewinder.ops.selective_scan_triton import selective_scan_triton as scan
 
@@ -157,22 +157,37 @@ def test_cross_entropy(draw: Draw, vocabulary: int) -> None:
     assert worst(ours, plain, inputs, draw) < BOUND
 
 
-@pytest.mark.parametrize("used", ["both", "norm alone"])
-def test_norm_beside_the_stream(draw: Draw, used: str) -> None:
-    """More rows than programs, and a gradient that reaches x past the norm."""
-    inputs = {"x": draw(2, 7, 19), "weight": draw(19)}
+@pytest.mark.parametrize("used", [(0, 1), (0,), (1,)])
+@pytest.mark.parametrize("updated", [True, False])
+def test_norm_of_the_stream(draw: Draw, monkeypatch: pytest.MonkeyPatch, updated: bool, used: tuple[int, ...]) -> None:
+    """More rows than programs; either output may have no gradient."""
+    inputs = {"x": draw(2, 7, 19), "weight": draw(19)} | ({"update": draw(2, 7, 19)} if updated else {})
 
-    def ours(x: Tensor, weight: Tensor) -> tuple[Tensor, ...]:
-        beside, normed = rms_norm_beside_triton(x, weight, 1e-5, x.dtype)
-        return (beside + normed, normed) if used == "both" else (normed,)
+    def ours(x: Tensor, weight: Tensor, update: Tensor | None = None) -> tuple[Tensor, ...]:
+        outputs = add_rms_norm_triton(x, update, weight, 1e-5, x.dtype)
+        return tuple(outputs[place] + 0 * weight for place in used)
 
-    def plain(x: Tensor, weight: Tensor) -> tuple[Tensor, ...]:
-        normed = rms_norm_reference(x, weight, 1e-5)
-        return (x + normed, normed) if used == "both" else (normed,)
+    def plain(x: Tensor, weight: Tensor, update: Tensor | None = None) -> tuple[Tensor, ...]:
+        stream = x if update is None else x + update
+        outputs = stream, rms_norm_reference(stream, weight, 1e-5)
+        return tuple(outputs[place] + 0 * weight for place in used)
 
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(norms_triton, "BACKWARD_PROGRAMS", 5)
-        assert worst(ours, plain, inputs, draw) < BOUND
+    monkeypatch.setattr(norms_triton, "BACKWARD_PROGRAMS", 5)
+    assert worst(ours, plain, inputs, draw) < BOUND
+
+
+@pytest.mark.parametrize("stream", [torch.float32, torch.float16])
+def test_norm_of_the_stream_in_two_types(draw: Draw, stream: torch.dtype) -> None:
+    """The sum is rounded as by torch, each gradient has its input's type. The interpreter truncates bfloat16."""
+    x, update = draw(9, 40).to(stream).requires_grad_(), draw(9, 40).half().requires_grad_()
+    weight, noise = draw(40).requires_grad_(), (draw(9, 40).to(stream), draw(9, 40).half())
+    found = add_rms_norm_triton(x, update, weight, 1e-5, torch.float16)
+    expected = (x + update, rms_norm_reference((x + update).float(), weight, 1e-5).half())
+    assert torch.equal(found[0], expected[0])
+    torch.testing.assert_close(found[1], expected[1])
+    gradients = [torch.autograd.grad(outputs, [x, update, weight], noise) for outputs in (found, expected)]
+    for ours, plain in zip(*gradients, strict=True):
+        torch.testing.assert_close(ours, plain, rtol=3e-3, atol=3e-3)
 
 
 @pytest.mark.parametrize(("length", "gated", "initial", "packed"), [(21, True, True, True), (13, False, False, False)])

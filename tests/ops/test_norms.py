@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 
 from sidewinder.ops.gated_norm import gated_norm, gated_norm_reference
-from sidewinder.ops.norms import layer_norm, layer_norm_reference, rms_norm, rms_norm_reference
+from sidewinder.ops.norms import add_rms_norm, layer_norm, layer_norm_reference, rms_norm, rms_norm_reference
 
 EXACT = 1e-12
 
@@ -25,6 +25,20 @@ def test_norms_equal_their_definitions(shape, randn, largest_error):
 def test_rms_norm_equals_torch(randn):
     x_D, weight_D = randn(4, 7, 16).float(), randn(16).float()
     torch.testing.assert_close(rms_norm(x_D, weight_D, 1e-5), F.rms_norm(x_D, (16,), weight_D, 1e-5))
+
+
+def test_a_stream_is_added_to_before_its_norm(randn, largest_error):
+    def expected(x_D, update_D, weight_D):
+        return torch.cat([x_D + update_D, rms_norm_reference(x_D + update_D, weight_D, 1e-5)])
+
+    def found(*inputs):
+        return torch.cat(add_rms_norm(*inputs, 1e-5))
+
+    assert largest_error(found, expected, [randn(4, 8), randn(4, 8), randn(8)]) < EXACT
+    x_D, weight_D = randn(4, 8), randn(8)
+    stream_D, normed_D = add_rms_norm(x_D, None, weight_D, 1e-5)
+    assert stream_D is x_D
+    assert torch.equal(normed_D, rms_norm(x_D, weight_D, 1e-5))
 
 
 @pytest.mark.parametrize("groups", [1, 2, 4])

@@ -5,7 +5,7 @@ Shapes: B batch, L length, D hidden, V vocabulary.
 
 from __future__ import annotations
 
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -24,7 +24,7 @@ MIXERS: dict[str, type[Mixer]] = {"M": Mamba2, "m": Mamba1, "*": Attention, "-":
 
 
 class Layer(nn.Module):
-    """x + mixer(norm(x))."""
+    """x + mixer(norm(x)), but for the addition: the next norm makes it, in the pass that reads the sum anyway."""
 
     def __init__(self, letter: str, config: ModelConfig) -> None:
         super().__init__()
@@ -33,19 +33,33 @@ class Layer(nn.Module):
         self.recompute = False
         """Whether the backward pass computes the activations again rather than find them in memory."""
 
-    def forward(self, x_BLD: Tensor, cache: LayerCache = None, resets_BL: Tensor | None = None) -> Tensor:
+    def forward(
+        self,
+        x_BLD: Tensor,
+        update_BLD: Tensor | None = None,
+        cache: LayerCache = None,
+        resets_BL: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor | None]:
+        """The residual stream, `update` added, and the mixer's output, which is still to be added."""
         if self.recompute and torch.is_grad_enabled():
-            out_BLD: Tensor = checkpoint(self._add, x_BLD, cache, resets_BL, use_reentrant=False)
-            return out_BLD
-        return self._add(x_BLD, cache, resets_BL)
+            out_BLD: Tensor = checkpoint(self._sum, x_BLD, update_BLD, cache, resets_BL, use_reentrant=False)
+            return out_BLD, None
+        return self._parts(x_BLD, update_BLD, cache, resets_BL)
 
-    def _add(self, x_BLD: Tensor, cache: LayerCache, resets_BL: Tensor | None) -> Tensor:
+    def _sum(self, *inputs: Any) -> Tensor:
+        """One tensor rather than two to keep until the backward pass."""
+        x_BLD, update_BLD = self._parts(*inputs)
+        return x_BLD + update_BLD
+
+    def _parts(
+        self, x_BLD: Tensor, update_BLD: Tensor | None, cache: LayerCache, resets_BL: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
         tensor = self.mixer.tensor
-        x_BLD, normed_BLD = self.norm.beside(x_BLD)
+        x_BLD, normed_BLD = self.norm.add(x_BLD, update_BLD)
         if tensor is None:
-            return x_BLD + self.mixer(normed_BLD, cache, resets_BL)
+            return x_BLD, self.mixer(normed_BLD, cache, resets_BL)
         # Between the mixers each process holds a part of the sequence, and norms only that.
-        return x_BLD + tensor.scatter(self.mixer(tensor.gather(normed_BLD), cache, resets_BL))
+        return x_BLD, tensor.scatter(self.mixer(tensor.gather(normed_BLD), cache, resets_BL))
 
 
 class LanguageModel(nn.Module):
@@ -78,12 +92,12 @@ class LanguageModel(nn.Module):
             raise ValueError("packed documents are read whole: give a cache or resets, not both")
         if cache is not None:
             cache.check_room(tokens_BL.shape[1])
-        x_BLD = self.embedding(tokens_BL)
+        x_BLD, update_BLD = self.embedding(tokens_BL), None
         for index, layer in enumerate(self.stack):
-            x_BLD = layer(x_BLD, None if cache is None else cache.layers[index], resets_BL)
+            x_BLD, update_BLD = layer(x_BLD, update_BLD, None if cache is None else cache.layers[index], resets_BL)
         if cache is not None:
             cache.tokens += tokens_BL.shape[1]
-        return self.final_norm(x_BLD)
+        return self.final_norm.add(x_BLD, update_BLD)[1]
 
     def logits(self, hidden_BLD: Tensor) -> Tensor:
         """Scores (…, V) of the next token from hidden states (…, D); float32 at least."""

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from sidewinder.config.model import ModelConfig
 from sidewinder.ops.cross_entropy import cross_entropy
-from sidewinder.ops.norms import layer_norm, rms_norm, rms_norm_beside
+from sidewinder.ops.norms import add_rms_norm, layer_norm, rms_norm
 
 Product = Callable[[Tensor, Tensor, Tensor | None], Tensor]
 """x Wᵀ + bias of x (…, inputs), W (outputs, inputs) and bias (outputs) or None."""
@@ -79,9 +79,9 @@ class RMSNorm(nn.Module):
     def forward(self, x_BLD: Tensor) -> Tensor:
         return rms_norm(x_BLD, self.weight, self.eps)
 
-    def beside(self, x_BLD: Tensor) -> tuple[Tensor, Tensor]:
-        """`x`, to go on past the norm, and its norm."""
-        return rms_norm_beside(x_BLD, self.weight, self.eps)
+    def add(self, x_BLD: Tensor, update_BLD: Tensor | None) -> tuple[Tensor, Tensor]:
+        """`x + update`, to go on past the norm, and its norm."""
+        return add_rms_norm(x_BLD, update_BLD, self.weight, self.eps)
 
 
 class LayerNorm(nn.Module):
@@ -96,8 +96,9 @@ class LayerNorm(nn.Module):
     def forward(self, x_BLD: Tensor) -> Tensor:
         return layer_norm(x_BLD, self.weight, self.bias, self.eps)
 
-    def beside(self, x_BLD: Tensor) -> tuple[Tensor, Tensor]:
-        """`x`, to go on past the norm, and its norm."""
+    def add(self, x_BLD: Tensor, update_BLD: Tensor | None) -> tuple[Tensor, Tensor]:
+        """`x + update`, to go on past the norm, and its norm."""
+        x_BLD = x_BLD if update_BLD is None else x_BLD + update_BLD
         return x_BLD, self(x_BLD)
 
 

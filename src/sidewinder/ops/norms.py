@@ -33,16 +33,17 @@ def rms_norm(x_D: Tensor, weight_D: Tensor, eps: float) -> Tensor:
     return _RmsNorm.apply(in_float32(x_D), in_float32(weight_D), eps).to(x_D.dtype)
 
 
-def rms_norm_beside(x_D: Tensor, weight_D: Tensor, eps: float) -> tuple[Tensor, Tensor]:
-    """`x` itself and its RMSNorm: for a residual stream, which goes on past the norm.
+def add_rms_norm(x_D: Tensor, update_D: Tensor | None, weight_D: Tensor, eps: float) -> tuple[Tensor, Tensor]:
+    """A residual stream and its RMSNorm: `x + update`, where there is an update, and the norm of that.
 
-    On a GPU the gradients of both are added in the pass that computes the norm's, and under autocast the norm has its
-    type at once. A compiler joins such passes by itself.
+    On a GPU one pass adds and norms, under autocast into its type at once, and one pass gives all gradients. A compiler
+    joins such passes by itself.
     """
     if not torch.compiler.is_compiling() and on_gpu(x_D):
-        from sidewinder.ops.norms_triton import rms_norm_beside_triton
+        from sidewinder.ops.norms_triton import add_rms_norm_triton
 
-        return rms_norm_beside_triton(x_D, weight_D, eps, autocast_dtype(x_D))
+        return add_rms_norm_triton(x_D, update_D, weight_D, eps, autocast_dtype(x_D))
+    x_D = x_D if update_D is None else x_D + update_D
     return x_D, rms_norm(x_D, weight_D, eps)
 
 

@@ -12,21 +12,33 @@ import triton.language as tl
 
 
 @triton.jit
-def forward_kernel(x, weight, y, scale, channels, eps, BLOCK: tl.constexpr):
+def forward_kernel(x, update, weight, stream, y, scale, channels, eps, BLOCK: tl.constexpr):
+    """`stream` (R, D) becomes x + `update`, where that is given, and `y` its norm: of what is stored, rounded."""
     row = tl.program_id(0).to(tl.int64)
     d = tl.arange(0, BLOCK)
-    x_D = tl.load(x + row * channels + d, mask=d < channels, other=0.0).to(tl.float32)
+    in_d = d < channels
+    here = row * channels + d
+    x_D = tl.load(x + here, mask=in_d, other=0.0).to(tl.float32)
+    if update is not None:
+        x_D += tl.load(update + here, mask=in_d, other=0.0).to(tl.float32)
+        stored_D = x_D.to(stream.dtype.element_ty)
+        tl.store(stream + here, stored_D, mask=in_d)
+        x_D = stored_D.to(tl.float32)
     inverse = tl.rsqrt(tl.sum(x_D * x_D) / channels + eps)
-    y_D = x_D * inverse * tl.load(weight + d, mask=d < channels, other=0.0).to(tl.float32)
-    tl.store(y + row * channels + d, y_D.to(y.dtype.element_ty), mask=d < channels)
+    y_D = x_D * inverse * tl.load(weight + d, mask=in_d, other=0.0).to(tl.float32)
+    tl.store(y + here, y_D.to(y.dtype.element_ty), mask=in_d)
     tl.store(scale + row, inverse)
 
 
 @triton.jit
 def backward_kernel(
-    x, weight, scale, dy, beside, dx, d_weight, dy_r, rows, channels, rows_a_program, BLOCK: tl.constexpr
-):
-    """`beside` (R, D), where given, is the gradient that reaches x past the norm; it is added to that through it."""
+    x, weight, scale, dy, beside, dx, d_update, d_weight,
+    dy_r, rows, channels, rows_a_program, BLOCK: tl.constexpr,
+):  # fmt: skip
+    """`beside` (R, D), where given, is the gradient that reaches x past the norm; it is added to that through it.
+
+    `d_update` (R, D), where given, holds the same as dx in its own type.
+    """
     part = tl.program_id(0)
     d = tl.arange(0, BLOCK)
     in_d = d < channels
@@ -45,4 +57,6 @@ def backward_kernel(
         if beside is not None:
             dx_D += tl.load(beside + here, mask=in_d, other=0.0).to(tl.float32)
         tl.store(dx + here, dx_D.to(dx.dtype.element_ty), mask=in_d)
+        if d_update is not None:
+            tl.store(d_update + here, dx_D.to(d_update.dtype.element_ty), mask=in_d)
     tl.store(d_weight + part * channels + d, d_weight_D, mask=in_d)

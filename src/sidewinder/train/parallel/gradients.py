@@ -52,5 +52,6 @@ def squared_norm(parameters: Iterable[Tensor], world: World) -> Tensor:
 
 def clip(parameters: Iterable[Tensor], norm: float, limit: float) -> None:
     """Scales all gradients so that their norm, which is `norm` now, does not exceed `limit`."""
-    scale = min(1.0, limit / (norm + 1e-6))
-    torch._foreach_mul_(local_gradients(parameters), scale)
+    scale = limit / (norm + 1e-6)
+    if scale < 1:
+        torch._foreach_mul_(local_gradients(parameters), scale)
