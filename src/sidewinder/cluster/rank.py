@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 STOPPED = 75  # Exit status after a stop: sysexits' "try again later".
 DECISION_S = 900.0
 ASKS = 4  # A job asks Slurm for its end less often than its controller asks for the job.
-PORTS = range(20_000, 60_000)
+PORTS = range(20_000, 32_768)  # Above these Linux takes ports for outgoing connections.
 
 
 @dataclass
