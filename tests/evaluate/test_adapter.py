@@ -14,7 +14,7 @@ from lm_eval.api.registry import get_model
 from lm_eval.models.huggingface import HFLM  # Needs accelerate.
 
 from sidewinder.errors import EvaluationError
-from sidewinder.evaluate.adapter import SidewinderLM
+from sidewinder.evaluate.adapter import SidewinderLM, fitted
 from sidewinder.evaluate.command_line import run
 from sidewinder.evaluate.journal import Journal
 from sidewinder.evaluate.made_tasks import number_results, phonebook_samples
@@ -161,6 +161,22 @@ def test_what_cannot_be_generated_or_scored_is_named(hybrid: Subject) -> None:
         model.generate_until(requests("generate_until", [("a", {"until": ["\n"]})]))
     with pytest.raises(EvaluationError, match=r"continuation ' b b b.* of 'a' has \d+ tokens; the model reads 1 to 96"):
         model.loglikelihood(requests("loglikelihood", [("a", " b" * 200)]))
+
+
+def test_prompts_of_longbench_are_cut_in_the_middle(hybrid: Subject, tmp_path: Path) -> None:
+    """Its authors keep `prompt[:half] + prompt[-half:]`. The same prompt of another task is another request."""
+    tokens = list(range(100))
+    assert fitted(tokens, 40, "longbench_trec") == tokens[:20] + tokens[-20:]
+    assert fitted(tokens, 41, "longbench_trec") == tokens[:21] + tokens[-20:]
+    assert fitted(tokens, 40, "scrolls_qasper") == fitted(tokens, 40, None) == tokens[-40:]
+    assert fitted(tokens, 100, "longbench_trec") == tokens
+    settings = {"until": [], "max_gen_toks": 4}
+    text = "".join(f"word {place} and " for place in range(30))
+    tasks = ("longbench_trec", "scrolls_qasper", "longbench_trec")
+    model = SidewinderLM(subject=hybrid, max_length=44, journal=Journal(tmp_path))
+    model.generate_until([Instance("generate_until", {}, (text, settings), 0, (task, 0, 1)) for task in tasks])
+    assert model.truncated == 3
+    assert Journal(tmp_path).found == 2
 
 
 def test_prompts_that_were_cut_are_counted_again_on_resume(hybrid: Subject, tmp_path: Path) -> None:

@@ -1,8 +1,9 @@
 """Our models behind lm-eval's model interface, registered as `sidewinder`.
 
 Log-likelihoods are those of lm-eval's own `hf` model on the exported checkpoint: a context is taken as it is, an empty
-one becomes the end-of-document token, and what does not fit is cut on the left (counted in `truncated`). Choices of a
-question are read after one pass over their common beginning (prefix.py). With torchrun, processes share the batches.
+one becomes the end-of-document token, and what does not fit is cut on the left (counted in `truncated`); but prompts of
+LongBench in the middle, as its authors do. Choices of a question are read after one pass over their common beginning
+(prefix.py). With torchrun, processes share the batches.
 """
 
 from __future__ import annotations
@@ -217,15 +218,16 @@ class SidewinderLM(TemplateLM):
         return [self.journal[one.key] for one in asked]
 
     def _asked(self, request: Instance) -> Asked:
-        """The end of a request's prompt that leaves room for the answer; what is cut is counted, answered or not."""
+        """As much of a request's prompt as leaves room for the answer; what is cut is counted, answered or not."""
         context, settings = request.args
         stops, most_tokens = self._generation_settings(dict(settings))
         tokens = self.tok_encode(context) or [self.prefix_token_id]
         room = self.max_length - most_tokens
         self.truncated += len(tokens) > room
         of = f" ({request.task_name}, sample {request.doc_id})" if request.task_name else ""
-        key = request_key("generate_until", request.args, self.max_length)
-        return Asked(key, f"the answer to {context[-40:]!r}{of}", tokens[-room:], most_tokens, tuple(stops))
+        prompt = fitted(tokens, room, request.task_name)
+        key = request_key("generate_until", request.args, self.max_length, prompt == tokens[-room:])
+        return Asked(key, f"the answer to {context[-40:]!r}{of}", prompt, most_tokens, tuple(stops))
 
     def _generated(self, batch: Sequence[Asked]) -> Answers:
         stops = list(batch[0].stops)
@@ -266,6 +268,17 @@ class SidewinderLM(TemplateLM):
 
     def _progress(self, what: str, total: int, unit: str) -> Progress:
         return Progress(f"{self.subject.title} {what}", total=total, unit=unit, silent=self.ranks.rank > 0)
+
+
+def fitted(tokens: list[int], room: int, task: str | None) -> list[int]:
+    """A prompt's last `room` tokens; of LongBench's its first and last, half each.
+
+    Instructions stand at both ends there, and its authors cut between (github.com/THUDM/LongBench, pred.py).
+    """
+    if len(tokens) <= room or not (task or "").startswith("longbench"):
+        return tokens[-room:]
+    last = room // 2
+    return tokens[: room - last] + tokens[len(tokens) - last :]
 
 
 def cut_at(text: str, stops: list[str]) -> str:
