@@ -22,6 +22,7 @@ from sidewinder.evaluate.samples import read_samples
 from sidewinder.evaluate.subject import Subject
 from sidewinder.record import file_digest
 
+from .hungry import Hungry
 from .local_sets import TABLE, arc, piqa, truthfulqa, write
 
 
@@ -255,20 +256,6 @@ def test_digits_and_queries_of_a_phonebook_are_the_suites(hybrid: Subject, tmp_p
     assert [sample["details"]["book"] for sample in reversed_] == [0, 1, 2, 3, 4]
     assert len({sample["prompt"] for sample in standard}) == 5
     assert all(sample["prompt"].split("\n\n")[1].count("\n") == 0 for sample in standard)
-
-
-class Hungry(torch.nn.Module):
-    """A model that asks for more memory than any machine has where it reads more than `most` tokens at once."""
-
-    def __init__(self, model: Any, most: int) -> None:
-        super().__init__()
-        self.model, self.most, self.vocab_size = model, most, model.vocab_size
-        self.new_cache, self.logits = model.new_cache, model.logits
-
-    def hidden(self, tokens_BL: torch.Tensor, *others: Any) -> torch.Tensor:
-        if tokens_BL.numel() > self.most:
-            torch.empty(2**55)
-        return self.model.hidden(tokens_BL, *others)
 
 
 def test_too_little_memory_is_tried_with_half_the_batch(hybrid: Subject, data: Path, tmp_path: Path) -> None:

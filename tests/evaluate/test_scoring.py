@@ -7,8 +7,11 @@ import torch
 
 from sidewinder.errors import EvaluationError
 from sidewinder.evaluate.generation import generate_greedily
+from sidewinder.evaluate.mendable import OutOfMemory
 from sidewinder.evaluate.scoring import Item, batches, score_items
 from sidewinder.evaluate.subject import Subject
+
+from .hungry import Hungry
 
 
 def items_of(texts: list[str], subject: Subject) -> list[Item]:
@@ -44,6 +47,17 @@ def test_batches_change_nothing_but_rounding(texts: list[str], subject: Subject)
         for one, other in zip(alone, beside, strict=True):
             assert one.log_likelihood == pytest.approx(other.log_likelihood, abs=1e-4, rel=1e-5)
             assert one.argmax == other.argmax
+
+
+def test_batches_for_which_memory_does_not_suffice_are_halved(texts: list[str], hybrid: Subject) -> None:
+    items = items_of(texts, hybrid)
+    wanted = score_items(hybrid.model, items)
+    longest = max(max(end for _, end in item.spans) for item in items) - 1
+    found = score_items(Hungry(hybrid.model, longest), items, batch_tokens=4096)
+    for (one, *_), (other, *_) in zip(found, wanted, strict=True):
+        assert one.log_likelihood == pytest.approx(other.log_likelihood, abs=1e-4, rel=1e-5)
+    with pytest.raises(OutOfMemory, match=rf"suffice for text \d+ by itself, {longest} tokens: .*allocate memory"):
+        score_items(Hungry(hybrid.model, longest - 1), items)
 
 
 def test_exact_is_what_greedy_generation_gives(texts: list[str], subject: Subject) -> None:

@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 from sidewinder.errors import EvaluationError
+from sidewinder.evaluate.mendable import OutOfMemory, ran_out_of_memory
 from sidewinder.evaluate.ranks import Ranks
 from sidewinder.model import LanguageModel
 
@@ -59,8 +60,9 @@ def score_items(
 ) -> list[list[SpanScore]]:
     """Scores of every span of every item, in their order; the batches are shared by `ranks`.
 
-    `advance` is told the tokens of each finished batch, those of the other processes beside it included. Raises
-    EvaluationError, naming the item, where a log-likelihood is not finite.
+    `advance` is told the tokens of each finished batch, those of the other processes beside it included. A batch for
+    which the memory does not suffice is halved. Raises EvaluationError, naming the item, where a log-likelihood is not
+    finite, OutOfMemory where the memory does not suffice for an item by itself.
     """
     # The last token of an item's last span is predicted but never read.
     lengths = [max(end for _, end in item.spans) - 1 for item in items]
@@ -70,7 +72,7 @@ def score_items(
         scores: dict[int, list[SpanScore]] = {}
         for mine, everyones in ranks.rounds(batches(lengths, most)):
             for batch in mine:
-                found = _score_batch(model, [items[place] for place in batch], [lengths[place] for place in batch])
+                found = _score_or_halve(model, [items[place] for place in batch], [lengths[place] for place in batch])
                 scores |= dict(zip(batch, found, strict=True))
             advance(sum(lengths[place] for batch in everyones for place in batch))
         return scores
@@ -101,6 +103,23 @@ def padded(sequences: Sequence[Sequence[int]], device: torch.device) -> Tensor:
 
 def device_of(model: LanguageModel) -> torch.device:
     return next(model.parameters()).device
+
+
+def _score_or_halve(model: LanguageModel, items: Sequence[Item], lengths: Sequence[int]) -> list[list[SpanScore]]:
+    try:
+        return _score_batch(model, items, lengths)
+    except (MemoryError, RuntimeError) as error:
+        if not ran_out_of_memory(error):
+            raise
+        if len(items) == 1:
+            raise OutOfMemory(
+                f"the memory does not suffice for {items[0].name} by itself, {lengths[0]:,} tokens: {error}",
+                remedy="take a machine with more memory, or leave lengths like this out of the suite",
+            ) from error
+    torch.cuda.empty_cache()  # Here, where the error no longer holds the batch's tensors.
+    half = len(items) // 2
+    parts = (slice(half), slice(half, None))
+    return [scores for part in parts for scores in _score_or_halve(model, items[part], lengths[part])]
 
 
 @torch.no_grad()
