@@ -35,6 +35,8 @@ from lm_eval.models.huggingface import HFLM
 
 CONTEXT, LENGTH = 640, 640
 GOLDEN = Path(__file__).parent / "golden" / "prompts.json"
+NEARLY_EQUAL = 1e-5
+"""Logits of which rounding may take one for the larger; they are of the order of 1."""
 LOG_LIKELIHOOD = 1e-3
 """Tolerance of a continuation's log-likelihood in nats: float32 sums in other orders; many have hundreds of tokens."""
 # MMLU's own group is run by the players; against `hf` one subject, with enough samples, stands for all.
@@ -128,13 +130,28 @@ def test_prompts_and_scores_are_those_of_lm_eval_and_hf(
         assert sample["prompt"].encode() == pairs[0][0].encode()
         assert sample["details"]["prompts"] in ([], [prompt for prompt, _ in pairs])
         assert sample["details"]["continuations"] == [text for _, text in pairs if isinstance(text, str)]
-        assert_equal_answers(sample["prediction"], other["filtered_resps"])
+        try:
+            assert_equal_answers(sample["prediction"], other["filtered_resps"])
+        except AssertionError:
+            # Rounding decides between two tokens of equal rank, and is not the same in every process.
+            if sample["details"]["continuations"] or closest_call(subject, sample) > NEARLY_EQUAL:
+                raise
     for score in outcome.scores:
         kept = score.variant or "none"
         assert score.value == pytest.approx(wanted["results"][task][f"{score.metric},{kept}"], abs=LOG_LIKELIHOOD)
     assert {score.metric for score in outcome.scores} == {
         key.split(",")[0] for key in wanted["results"][task] if "," in key and "_stderr" not in key
     }
+
+
+@torch.no_grad()
+def closest_call(subject: Subject, sample: dict[str, Any]) -> float:
+    """The smallest distance of the best two logits along a greedy answer, and one token further."""
+    answer = subject.encode(sample["prediction"])
+    tokens = [*subject.encode(sample["prompt"]), *answer][-CONTEXT:]
+    logits_LV = subject.model(torch.tensor([tokens]))[0, -len(answer) - 1 :]
+    best_L2 = logits_LV.topk(2).values
+    return (best_L2[:, 0] - best_L2[:, 1]).min().item()
 
 
 def assert_equal_answers(ours: str, theirs: list[Any]) -> None:

@@ -9,7 +9,11 @@ from typing import Any
 import pytest
 import torch
 
+from sidewinder.config.model import ModelConfig
+from sidewinder.model import LanguageModel
+from sidewinder.train.device import precision
 from sidewinder.train.metrics import read_metrics
+from sidewinder.train.parallel.parallelize import prepare_layers
 from sidewinder.train.saves import described
 from sidewinder.train.signals import TrainingStopped
 
@@ -29,12 +33,12 @@ def losses(folder: Path) -> list[float]:
     return [row["loss"] for row in read_metrics(folder / "metrics.jsonl").steps]
 
 
-@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+@pytest.mark.parametrize("kind", ["float32", "bfloat16"])
 @pytest.mark.parametrize("model", MODELS)
 def test_resume_is_bit_equal(
-    model: str, precision: str, tmp_path: Path, make_graph: Make, make_trainer: Make, stage_of: Make
+    model: str, kind: str, tmp_path: Path, make_graph: Make, make_trainer: Make, stage_of: Make
 ) -> None:
-    graph = make_graph(wide=True, device="cuda", deterministic=True, precision=precision)
+    graph = make_graph(wide=True, device="cuda", deterministic=True, precision=kind)
     stage = stage_of(graph, model)
     whole = make_trainer(graph, stage, tmp_path / "whole")
     whole.run()
@@ -57,6 +61,21 @@ def test_losses_are_near_the_cpus(
         make_trainer(graph, stage_of(graph, model), tmp_path / f"run-{device}").run()
         measured.append(losses(tmp_path / f"run-{device}"))
     assert measured[1] == pytest.approx(measured[0], abs=5e-3, rel=0)
+
+
+def test_recomputed_layers_keep_no_copies_of_weights(make_graph: Make, stage_of: Make) -> None:
+    """After a forward pass, of all that a layer made only its input is left."""
+    training = stage_of(make_graph(device="cuda", precision="bfloat16"), "transformer").training
+    training = training.model_copy(update={"recompute": "-"})
+    model = LanguageModel(ModelConfig(pattern="-" * 8, hidden_size=512), 256).cuda()
+    prepare_layers(model, training)
+    tokens_BL = torch.zeros(1, 8, dtype=torch.int64, device="cuda")
+    weights_bytes = 2 * sum(parameter.numel() for parameter in model.layers.parameters())
+    before_bytes = torch.cuda.memory_allocated()
+    with precision(training, torch.device("cuda")):
+        loss = model.loss(tokens_BL, tokens_BL)
+    assert torch.cuda.memory_allocated() - before_bytes < weights_bytes / 8
+    loss.backward()
 
 
 def test_an_asynchronous_save_is_what_was_there(

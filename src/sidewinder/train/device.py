@@ -59,8 +59,13 @@ def _be_deterministic() -> None:
 
 
 def precision(training: Training, device: torch.device) -> AbstractContextManager[object]:
-    """The context of a forward pass: for bfloat16, autocast over weights that stay in float32."""
-    return torch.autocast(device.type, torch.bfloat16, enabled=training.precision == "bfloat16")
+    """The context of a forward pass: for bfloat16, autocast over weights that stay in float32.
+
+    Its cache would keep a copy of every weight to the end of the pass, though each is used once; where layers are
+    recomputed, those copies are two bytes a parameter of the most that a step holds.
+    """
+    wanted = training.precision == "bfloat16"
+    return torch.autocast(device.type, torch.bfloat16, enabled=wanted, cache_enabled=False)
 
 
 def memory_bytes(device: torch.device) -> int:
