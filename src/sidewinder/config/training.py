@@ -46,8 +46,8 @@ class Training(Strict):
     micro_batch_sequences: Count | None = None
     """Sequences a forward pass of one process; null means its whole part of the batch. Must divide it."""
     reset_documents: bool = False
-    """Start state, convolution and attention afresh at each document; else documents follow one another, as in the
-    paper."""
+    """Start state, convolution and attention afresh at each document, with the end-of-document token before it; else
+    documents follow one another, as in the paper."""
     packing: Packing = "concatenate"
     """`concatenate` cuts the stream of all documents into sequences, as in the paper; `documents` lays whole documents
     into sequences where they fit, pads what is left over, and needs reset_documents."""

@@ -30,7 +30,7 @@ class Part:
 
 
 def parts_of(inputs_BL: np.ndarray, targets_BL: np.ndarray, *, size: int, eos: int | None, world: World) -> list[Part]:
-    """Micro-batches of `size` sequences, cut to this process's stretch; with `eos`, documents start afresh after it."""
+    """Micro-batches of `size` sequences, cut to this process's stretch; with `eos`, documents start afresh at it."""
     inputs, targets = torch.from_numpy(inputs_BL), torch.from_numpy(targets_BL)
     resets = None if eos is None else document_starts(inputs, eos)
     length = inputs.shape[1]
@@ -47,9 +47,12 @@ def parts_of(inputs_BL: np.ndarray, targets_BL: np.ndarray, *, size: int, eos: i
 
 
 def document_starts(tokens_BL: Tensor, eos: int) -> Tensor:
-    """True at the first token of every document: that of the sequence, and any after an end of document."""
-    starts_BL = torch.ones_like(tokens_BL, dtype=torch.bool)
-    starts_BL[:, 1:] = tokens_BL[:, :-1] == eos
+    """True where a document starts: at the end of the one before it, and at the sequence's first token.
+
+    The end-of-document token stands before a document in evaluation too, where there is nothing else before it.
+    """
+    starts_BL = tokens_BL == eos
+    starts_BL[:, 0] = True
     return starts_BL
 
 
