@@ -8,6 +8,7 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.attention.bias import causal_lower_right
 
 from sidewinder.config.model import ModelConfig
@@ -19,6 +20,9 @@ from sidewinder.ops.rope import rope
 
 QUERY_BLOCK = 1024
 """Queries a call where an explicit mask is needed: the mask is (B, 1, block, keys), never (B, 1, L, L)."""
+MASKED = [SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
+"""What a GPU may use with such a mask. cuDNN's form, torch's first choice on Hopper, gives NaN as a gradient where 64
+keys are left over from blocks of 128 and all scores of a query are very negative (pytorch/pytorch issue 196678)."""
 
 
 class Attention(Mixer):
@@ -82,8 +86,15 @@ def attend(q_BHLE: Tensor, k_BKTE: Tensor, v_BKTE: Tensor, age_BL: Tensor | None
         end = int(place_L[part][-1]) + 1
         distance_LT = place_L[part, None] - torch.arange(end, device=q_BHLE.device)
         mask_B1LT = ((distance_LT >= 0) & (distance_LT <= age_BL[:, part, None]))[:, None]
-        k_BKtE, v_BKtE = k_BKTE[:, :, :end], v_BKTE[:, :, :end]
-        parts.append(
-            F.scaled_dot_product_attention(q_BHLE[:, :, part], k_BKtE, v_BKtE, attn_mask=mask_B1LT, enable_gqa=grouped)
-        )
+        parts.append(_masked(q_BHLE[:, :, part], k_BKTE[:, :, :end], v_BKTE[:, :, :end], mask_B1LT))
     return torch.cat(parts, dim=2)
+
+
+def _masked(q_BHLE: Tensor, k_BKTE: Tensor, v_BKTE: Tensor, mask_B1LT: Tensor) -> Tensor:
+    share = q_BHLE.shape[1] // k_BKTE.shape[1]
+    if not q_BHLE.is_cuda:
+        return F.scaled_dot_product_attention(q_BHLE, k_BKTE, v_BKTE, attn_mask=mask_B1LT, enable_gqa=share > 1)
+    if share > 1:  # Of those that may be used, none that is fast knows groups.
+        k_BKTE, v_BKTE = (part.repeat_interleave(share, dim=1) for part in (k_BKTE, v_BKTE))
+    with sdpa_kernel(MASKED):
+        return F.scaled_dot_product_attention(q_BHLE, k_BKTE, v_BKTE, attn_mask=mask_B1LT)
