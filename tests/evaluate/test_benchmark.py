@@ -8,14 +8,16 @@ import sys
 from pathlib import Path
 
 import pytest
+from sentencepiece import SentencePieceProcessor
 
 pytest.importorskip("accelerate", reason="lm-eval's `hf` model imports it")
 BENCHMARK = Path(__file__).parents[2] / "benchmarks" / "evaluate.py"
 
 
-def test_both_sides_agree_on_every_task(tmp_path: Path) -> None:
-    settings = "--tiny --samples 3 --rounds 1 --context-tokens 256 --batch-tokens 512 --pieces 600"
-    file = tmp_path / "rows.json"
+def test_both_sides_agree_on_every_task(tokenizer: SentencePieceProcessor, tmp_path: Path) -> None:
+    file, model = tmp_path / "rows.json", tmp_path / "small.model"
+    model.write_bytes(tokenizer.serialized_model_proto())
+    settings = f"--tiny --samples 3 --rounds 1 --context-tokens 256 --batch-tokens 512 --tokenizer {model}"
     run = subprocess.run(
         [sys.executable, str(BENCHMARK), *settings.split(), "--only", "hybrid", "--json", str(file)],
         capture_output=True,
