@@ -108,6 +108,7 @@ class Contamination:
         return Block("decontaminate", self.decide, self.counts)
 
     def decide(self, document: Document) -> Decision:
+        """True, or False with the first file that the document shares an n-gram with; counts all such files."""
         matches = self.matches(document.text)
         if not matches:
             return True

@@ -41,6 +41,7 @@ class Dropped:
     samples: list[Sample] = field(default_factory=list)
 
     def count(self, document: Document, size_bytes: int) -> None:
+        """Counts a dropped document and keeps it as a sample where its hash is among the smallest."""
         self.documents += 1
         self.bytes += size_bytes
         key = hashlib.blake2b(encoded(document.text), digest_size=16).hexdigest()
@@ -97,6 +98,7 @@ class Block:
         self.name, self.decide, self.counts = name, decide, counts or Counts(name)
 
     def run(self, documents: Iterable[Document]) -> Iterator[Document]:
+        """The documents that are kept, in their order; what is dropped or changed is counted on the way."""
         counts, decide = self.counts, self.decide
         for document in documents:
             text, size_bytes = document.text, byte_length(document.text)
