@@ -16,7 +16,7 @@ kept = keep_freed_memory() if sys.argv[1] == "keep" else False
 for _ in range(12):
     torch.empty(1 << 24).fill_(1.0)
 before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-for _ in range(3):
+for _ in range(16):
     torch.empty(1 << 24).fill_(1.0)
 print(kept, resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 """
@@ -30,4 +30,5 @@ def test_pages_are_not_asked_for_again():
         kept, count = done.stdout.split()
         assert kept == str(way == "keep")
         faults[way] = int(count)
-    assert faults["keep"] < 100 < faults["leave"]
+    # A small allocation may take the place of a freed one, which is then made anew once more.
+    assert 4 * faults["keep"] < faults["leave"]

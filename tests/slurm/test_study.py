@@ -36,6 +36,7 @@ def small(results: Path, **changes: Any) -> Path:
     values |= {"sources": {"english": values["sources"]["english"]}, "blend": {"english": 1.0}}
     values["models"] = {"hybrid": values["models"]["hybrid"]}
     values["extensions"] = [values["extensions"][0] | {"models": ["hybrid"]}]
+    values["suites"] |= {"needle": {"kind": "needle", "lengths_tokens": [128], "samples": 4}}
     values["evaluate"] = ["heldout", "needle"]
     values |= {"results": str(results), "cluster": {"poll_s": 0.5}} | changes
     path = results.parent / f"{results.name}.yaml"
