@@ -9,7 +9,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.nn.attention.bias import causal_lower_right
 
 from sidewinder.config.model import ModelConfig
 from sidewinder.model.cache import AttentionCache, LayerCache
@@ -75,9 +74,10 @@ def attend(q_BHLE: Tensor, k_BKTE: Tensor, v_BKTE: Tensor, age_BL: Tensor | None
     if age_BL is None and (length == keys or length == 1):
         return F.scaled_dot_product_attention(q_BHLE, k_BKTE, v_BKTE, is_causal=length > 1, enable_gqa=grouped)
     if age_BL is None and q_BHLE.is_cuda:
-        return F.scaled_dot_product_attention(
-            q_BHLE, k_BKTE, v_BKTE, attn_mask=causal_lower_right(length, keys), enable_gqa=grouped
-        )
+        from torch.nn.attention.bias import causal_lower_right  # It imports the compiler, which takes a second.
+
+        mask = causal_lower_right(length, keys)
+        return F.scaled_dot_product_attention(q_BHLE, k_BKTE, v_BKTE, attn_mask=mask, enable_gqa=grouped)
     place_L = torch.arange(keys - length, keys, device=q_BHLE.device)
     age_BL = place_L[None] if age_BL is None else age_BL
     parts = []
