@@ -10,6 +10,9 @@ RUN := PATH="$(abspath $(BIN)):$$PATH"
 SLURM ?= /tmp/sidewinder-slurm-$(shell id -un)
 SLURM_PACKAGES := munge slurmctld slurmd slurm-client slurmdbd mariadb-server
 
+# Hundreds of processes import the same modules, which are quicker compiled.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: study test test-slurm lint schema slurm-up slurm-down slurm-packages clean
 
 study: $(VENV)/.study

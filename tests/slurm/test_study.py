@@ -36,8 +36,9 @@ def small(results: Path, **changes: Any) -> Path:
     values |= {"sources": {"english": values["sources"]["english"]}, "blend": {"english": 1.0}}
     values["models"] = {"hybrid": values["models"]["hybrid"]}
     values["extensions"] = [values["extensions"][0] | {"models": ["hybrid"]}]
-    values["suites"] |= {"needle": {"kind": "needle", "lengths_tokens": [128], "samples": 4}}
-    values["evaluate"] = ["heldout", "needle"]
+    phonebook = {"kind": "phonebook", "lengths_tokens": [64, 128], "books": 4, "queries": 2, "digits": 3}
+    values["suites"]["phonebook"] = phonebook
+    values["evaluate"] = ["heldout", "phonebook"]
     values |= {"results": str(results), "cluster": {"poll_s": 0.5}} | changes
     path = results.parent / f"{results.name}.yaml"
     path.write_text(yaml.safe_dump(values))

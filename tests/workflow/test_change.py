@@ -30,7 +30,7 @@ def test_learning_rate_of_one_model_touches_that_model_only() -> None:
     made = new_folders({"models": models})
     assert made
     assert all("/runs/hybrid-s1-" in path for path in made)
-    assert len(made) == 2 * (1 + 3 + 1)  # Pretraining and one extension, each with three suites and an export.
+    assert len(made) == 2 * (1 + 2 + 1)  # Pretraining and one extension, each with two suites and an export.
 
 
 def test_extension_budget_leaves_pretraining_alone() -> None:
@@ -40,8 +40,10 @@ def test_extension_budget_leaves_pretraining_alone() -> None:
 
 
 def test_suite_touches_its_evaluations_only() -> None:
-    suites = SMALL["suites"] | {"phonebook": SMALL["suites"]["phonebook"] | {"books": 5}}
-    assert all("/eval/phonebook-" in path for path in new_folders({"suites": suites}))
+    suites = SMALL["suites"] | {"cloze": SMALL["suites"]["cloze"] | {"samples": 21}}
+    made = new_folders({"suites": suites})
+    assert len(made) == 6
+    assert all("/eval/cloze-" in path for path in made)
 
 
 def test_blend_touches_everything_but_the_corpus() -> None:
@@ -64,7 +66,7 @@ def test_dry_run_lists_the_same_jobs(tmp_path: Path) -> None:
     counted = dict(re.findall(r"^(\w+) +(\d+)$", out, flags=re.MULTILINE))
     assert counted["pretrain"] == "4"
     assert counted["extend"] == "2"
-    assert counted["evaluate"] == "18"
+    assert counted["evaluate"] == "12"
     assert counted["export"] == "6"
     assert counted["cards"] == "1"
     assert not (tmp_path / "results").exists()
