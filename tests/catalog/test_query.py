@@ -208,7 +208,7 @@ def test_what_could_not_be_done_is_told_with_its_reason(small: ModuleType, graph
     rows = query(graph.results, "missing", {"model": "plain"}, live=True).rows
     shared = ("plain", 1, "pretrain-64")
     assert rows == [
-        (*shared, "heldout", "cut short", "race-0shot", "3 requests longer than the context, cut on the left"),
+        (*shared, "heldout", "cut short", "race-0shot", "3 requests longer than the context, cut to fit"),
         (*shared, "heldout", "task", "piqa-0shot", "no data"),
         *((*shared, "phonebook", "length", length, reason) for length, reason in small.LEFT_OUT.items()),
     ]

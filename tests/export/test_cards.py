@@ -90,7 +90,11 @@ def test_a_card_tells_what_is_known(finished: Graph, small: ModuleType) -> None:
     weights = next(e for e in outputs_of(finished.export(stage) / RECORD) if e.path.endswith("model.safetensors"))
     assert f"| this export | `{Path(weights.path).relative_to(finished.results)}` | `{weights.sha256}` |" in card
     assert str(finished.results) not in card
+    assert "What is not in them" not in card
     assert "| started from | nothing |" in written["plain-64"]
+    for length, reason in small.LEFT_OUT.items():
+        assert "\n\nWhat is not in them:\n\n| suite |" in written["plain-64"]
+        assert f"| phonebook | length | {length} | {reason} |" in written["plain-64"]
     assert "| attention | `head_size: 8, heads: 2, kv_heads: 1, rope: null` |" in written["plain-64"]
 
 

@@ -111,7 +111,7 @@ a text, control tokens are text.
 ## Scores
 
 {_scores(_rows(catalog, SCORES, stage=stage))}
-
+{_missing(_rows(catalog, "missing", stage=stage))}
 ## Lineage
 
 {_table(("", "file", "SHA-256"), _digests(catalog, model["export_job"], results))}
@@ -193,6 +193,14 @@ def _scores(scores: list[Row]) -> str:
         header = ("suite", "task", "metric", *(f"{length:,} tokens" for length in lengths))
         parts.append(_table(header, [(*key, *(cells.get(at, "–") for at in lengths)) for key, cells in lines.items()]))
     return "\n\n".join(parts)
+
+
+def _missing(lacking: list[Row]) -> str:
+    """What suites could not do, under a line of its own; nothing where they did everything."""
+    if not lacking:
+        return ""
+    rows = [(row["suite"], row["what"], row["name"], row["why"]) for row in lacking]
+    return f"\nWhat is not in them:\n\n{_table(('suite', 'what', 'which', 'why'), rows)}\n"
 
 
 def _named(row: Row) -> tuple[str, ...]:
