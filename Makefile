@@ -20,9 +20,10 @@ study: $(VENV)/.study
 
 # The longest come first; those of the cluster mostly wait, so one worker more than cores has something to do.
 # The others are named one by one, because pytest runs a folder beside one that holds it in the latter's order.
+# One thread a process: beside each other, threads that wait for threads took four times as long.
 LONGEST := tests/slurm/ tests/workflow/
 test: $(VENV)/.test lint slurm-packages
-	@$(RUN) python -m pytest -n 3 --dist loadfile --no-loadscope-reorder $(LONGEST) $(filter-out $(LONGEST),$(wildcard tests/*/))
+	@OMP_NUM_THREADS=1 $(RUN) python -m pytest -n 3 --dist loadfile --no-loadscope-reorder $(LONGEST) $(filter-out $(LONGEST),$(wildcard tests/*/))
 
 test-slurm: $(VENV)/.test slurm-packages
 	@$(RUN) python -m pytest -n 2 --dist loadfile tests/slurm

@@ -264,4 +264,5 @@ def test_memory_for_a_huge_document(tmp_path: Path, suffix: str, kept: bool) -> 
     )
     characters, documents, memory_bytes = map(int, done.stdout.split())
     assert (characters, documents) == ((2 * size + 5, 3) if kept else (5, 1))
-    assert memory_bytes < (3 * size if kept else 2 * maximum) + 20 * 2**20
+    # What is imported on the way, and steps in which a decompressed line grows; less than one more of either.
+    assert memory_bytes < (3 * size + 48 * 2**20 if kept else 2 * maximum + 20 * 2**20)
