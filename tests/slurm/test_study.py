@@ -33,9 +33,9 @@ FLAGS = ["--latency-wait", "10", "--slurm-init-seconds-before-status-checks", "1
 def small(results: Path, **changes: Any) -> Path:
     """The workflow tests' study with one source, one model, its extension and Phonebook; returns its file."""
     values = yaml.safe_load((ROOT / "tests" / "workflow" / "study.yaml").read_text())
-    values |= {"sources": {"english": values["sources"]["english"]}, "blend": {"english": 1.0}, "lookup": None}
+    values |= {"sources": {"english": values["sources"]["english"]}, "blend": {"english": 1.0}}
+    del values["lookup"], values["extensions"][0]["lookup"]
     values["models"] = {"hybrid": values["models"]["hybrid"]}
-    values["extensions"][0]["lookup"] = None
     phonebook = {"kind": "phonebook", "lengths_tokens": [64, 128], "books": 4, "queries": 2, "digits": 3}
     values |= {"suites": {"phonebook": phonebook}, "evaluate": ["phonebook"]}
     values |= {"results": str(results), "cluster": {"poll_s": 0.5}} | changes
