@@ -29,6 +29,7 @@ from sidewinder.corpus.pieces import cut_digest, divide
 from sidewinder.corpus.rows import save
 from sidewinder.corpus.shard import text_hash
 from sidewinder.corpus.shards import (
+    DUPLICATES,
     HELDOUT_TEXT,
     KEYS,
     SIGNATURES,
@@ -53,6 +54,7 @@ def deduplicate_source(graph: Graph, source: str) -> None:
     parts = [outputs_of(folder / shard / RECORD) for shard in shards]
     inputs = [entry for part in parts for entry in part if entry.role != "text"]
     with Job(folder, "deduplicate", source, graph.source_configs[source], inputs) as job:
+        _sweep(folder)
         if job.finished:
             return
         for entry in inputs:
@@ -70,6 +72,14 @@ def deduplicate_source(graph: Graph, source: str) -> None:
         check_not_empty(source, job.facts)
         texts = [next(entry.sha256 for entry in part if entry.role == "text") for part in parts]
         job.output("summary", _write_summary(folder, shards, texts, facts, left_out, heldout["kept"]))
+
+
+def _sweep(folder: Path) -> None:
+    """Removes what a process that was killed left: files half written, and folders of scratch files."""
+    for part in [*folder.glob(".*.part"), *folder.glob(f"{DUPLICATES}/.*.part")]:
+        part.unlink()
+    for scratch in [*folder.glob(".exact-*"), *folder.glob(f"{DUPLICATES}/.twins-*")]:
+        shutil.rmtree(scratch)
 
 
 def _check_cut(graph: Graph, source: str, facts: list[dict[str, Any]]) -> None:

@@ -27,7 +27,7 @@ from sidewinder.graph import HELDOUT, Graph
 from sidewinder.record import read_record
 
 TEXT, HELDOUT_TEXT, KEYS, SIGNATURES = "text.jsonl.zst", "heldout.jsonl.zst", "keys.npy", "signatures.npy"
-SUMMARY = "summary.json"
+SUMMARY, DUPLICATES = "summary.json", "duplicates"
 LEVEL = 1  # Zstandard's fastest: a third larger than gzip's files at a tenth of the time to write and read.
 BUFFER_BYTES = 1 << 20
 
@@ -76,7 +76,7 @@ def text_path(graph: Graph, source: str, shard: str) -> Path:
 
 def duplicates_path(graph: Graph, source: str, shard: str) -> Path:
     """The file that says which documents of a training shard are left out."""
-    return graph.corpus(source) / "duplicates" / f"{shard}.npy"
+    return graph.corpus(source) / DUPLICATES / f"{shard}.npy"
 
 
 def promised(graph: Graph, source: str) -> dict[str, tuple[int, int]]:
