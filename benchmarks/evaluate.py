@@ -3,12 +3,13 @@
     python benchmarks/evaluate.py [--only transformer hybrid] [--tasks letters texts …] [--samples 48] [--json out.json]
     python benchmarks/evaluate.py --tiny              # to try it on a CPU
 
-A model of more than 10^9 random weights is exported, and the folder is read by both sides: by `hf` as its transformers
-class, by ours as `--model sidewinder` would. Both answer the same tasks (evaluation_tasks.py) through lm-eval's own
-evaluator, in bfloat16 on a GPU, with as many inputs a batch as `--batch-tokens` has room for at the task's longest
-input. The sides take turns; a time is the median of the rounds, loading and a first small round left out. Beside the
-samples a second stand the largest difference of two log-likelihoods and the share of equal texts, which tell that
-both did the same work. `ratio` is our samples a second over the peer's.
+A model of more than 10^9 random weights is exported, and the folder is read by both sides: by `hf` as its
+transformers class, by ours as `--model sidewinder` would. Both answer the same tasks (evaluation_tasks.py) through
+lm-eval's own evaluator, in bfloat16 on a GPU, with as many inputs a batch as `--batch-tokens` has room for at the
+task's longest input. The sides take turns; a time is the median of the rounds; loading and a first round, in which
+kernels are made for every shape, are left out. Beside the samples a second stand the largest difference of two
+log-likelihoods and the share of equal texts, which tell that both did the same work. `ratio` is our samples a second
+over the peer's.
 """
 
 from __future__ import annotations
@@ -133,14 +134,14 @@ def sides_of(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
     return {"lm-eval hf": peer, "Sidewinder": SidewinderLM(**common, batch_tokens=options.batch_tokens)}
 
 
-def answer(lm: Any, task: dict[str, Any], rows: int, limit: int | None = None) -> tuple[float, dict[str, Any]]:
+def answer(lm: Any, task: dict[str, Any], rows: int) -> tuple[float, dict[str, Any]]:
     """Seconds of one evaluation, and its results."""
     if isinstance(lm, SidewinderLM):
         lm.journal = Journal()  # It would know the answers of an earlier round.
     else:
         lm.batch_size_per_gpu = rows
     started = time.perf_counter()
-    results = evaluator.evaluate(lm=lm, task_dict=task, limit=limit, bootstrap_iters=0, log_samples=True)
+    results = evaluator.evaluate(lm=lm, task_dict=task, bootstrap_iters=0, log_samples=True)
     return time.perf_counter() - started, results
 
 
@@ -157,9 +158,7 @@ def measure(name: str, task_name: str, sides: dict[str, Any], options: argparse.
             if "error" in rows[side]:
                 continue
             try:
-                spent, results = answer(
-                    lm, task, batch_rows, limit=None if round_ else min(batch_rows, options.samples)
-                )
+                spent, results = answer(lm, task, batch_rows)
             except Exception as error:  # A side without room or kernels must not take the others' figures with it.
                 rows[side]["error"] = f"{type(error).__name__}: {str(error)[:300]}"
                 continue

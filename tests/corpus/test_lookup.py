@@ -59,7 +59,7 @@ def size_of(text: str) -> int:
 
 
 def test_books_of_a_curriculum_double_at_equal_distances_of_text() -> None:
-    curriculum = Lookup(share=0.1, documents=30_000, entries=(2, 48), asked=12, grow_share=0.5)
+    curriculum = Lookup(share=0.1, documents=30_000, entries=(2, 48), questions=12, grow_share=0.5)
     texts = [document(curriculum, "train", number) for number in range(curriculum.documents)]
     ends = list(accumulate(map(len, texts)))
     first = {}  # Share of the text before the first book of a size or more.
@@ -80,11 +80,15 @@ def test_books_of_one_size_do_not_grow() -> None:
     assert {size_of(document(config, "train", number)) for number in range(20)} == {4}
 
 
-def test_a_book_is_asked_no_more_than_stated() -> None:
-    config = CONFIG.model_copy(update={"asked": 3, "reversed_share": 0.0})
+def test_a_book_is_asked_as_often_as_stated() -> None:
+    config = CONFIG.model_copy(update={"questions": 5, "reversed_share": 0.0})
     for number in range(100):
-        text = document(config, "train", number)
-        assert len(text.partition("\n\n")[2].splitlines()) == min(3, size_of(text))
+        book, _, answers = document(config, "train", number).partition("\n\n")
+        asked = Counter(answers.splitlines())
+        assert asked.total() == 5
+        fewest, more = divmod(5, size_of(book))
+        often = sorted((asked[line] for line in book.splitlines()), reverse=True)
+        assert often == [fewest + 1] * more + [fewest] * (size_of(book) - more), "entries are asked for in turns"
 
 
 def test_shards_together_hold_every_document_once(graph_of: Callable[..., Graph]) -> None:

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from sidewinder.model import attention
-from sidewinder.model.attention import attend
+from sidewinder.model.attention import attend, document_ends
 from sidewinder.ops.causal_conv1d import token_age
 
 
@@ -39,3 +39,8 @@ def test_equals_the_full_score_matrix(kv_heads, length, keys, packed, monkeypatc
     resets_BL = torch.rand(2, length, generator=generator) < 0.3 if packed else None
     expected = _plain(q_BHLE, k_BKTE, v_BKTE, resets_BL)
     torch.testing.assert_close(attend(q_BHLE, k_BKTE, v_BKTE, token_age(resets_BL) if packed else None), expected)
+
+
+def test_documents_end_where_others_begin_and_with_their_sequence():
+    resets_BL = torch.tensor([[0, 0, 1, 1, 0], [1, 0, 0, 0, 1]], dtype=torch.bool)
+    assert document_ends(token_age(resets_BL)).tolist() == [0, 2, 3, 5, 9, 10]

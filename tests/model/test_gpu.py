@@ -91,13 +91,36 @@ def test_packed_documents_are_as_alone(name: str) -> None:
     assert relative_error(together, alone.double().cpu()) < TOLERANCE
 
 
+@pytest.mark.parametrize("kv_heads", [4, 2])
+@pytest.mark.parametrize("lengths", [[1024], [300, 1, 1, 723, 1000, 24]])
+def test_attention_of_documents_in_half_precision(lengths: list[int], kv_heads: int) -> None:
+    """Both sequences of two hold such documents; reference: each document alone, in float64."""
+    generator = torch.Generator().manual_seed(1)
+    length = sum(lengths)
+    heads = (4, kv_heads, kv_heads, 4)
+    q, k, v, d_out = (torch.randn(2, count, length, 64, generator=generator).bfloat16() for count in heads)
+    given = [part.double().requires_grad_() for part in (q, k, v)]
+    documents = [attend(*parts) for parts in zip(*(part.split(lengths, dim=2) for part in given), strict=True)]
+    expected = torch.cat(documents, dim=2)
+    age = torch.cat([torch.arange(each) for each in lengths]).expand(2, length).cuda()
+    on_gpu = [part.cuda().requires_grad_() for part in (q, k, v)]
+    out = attend(*on_gpu, age)
+    assert relative_error(out, expected.detach()) < 0.01
+    references = torch.autograd.grad(expected, given, d_out.double())
+    for found, reference in zip(torch.autograd.grad(out, on_gpu, d_out.cuda()), references, strict=True):
+        assert relative_error(found, reference) < 0.01
+
+
 def test_gradients_of_masked_attention_are_finite() -> None:
-    """Where all scores of every query are near -120 and 64 keys are left over, cuDNN's gradient of q was NaN."""
+    """Where all scores of every query are near -120 and 64 keys are left over, cuDNN's gradient of q was NaN.
+
+    One key more than queries, as with context parallelism, is what takes a mask.
+    """
     generator = torch.Generator().manual_seed(1)
     q, k, v, d_out = (torch.randn(1, heads, 704, 64, generator=generator) for heads in (2, 1, 1, 2))
     q, k = 0.1 * q, 0.1 * k
     q[..., 0], k[..., 0] = 1.0, -120 * 8
-    age = torch.arange(704)[None]
+    q, d_out, age = q[:, :, 1:], d_out[:, :, 1:], torch.arange(1, 704)[None]
     gradients = []
     for device, dtype in (("cpu", torch.float64), ("cuda", torch.bfloat16)):
         given = [part.bfloat16().to(device, dtype).requires_grad_() for part in (q, k, v)]

@@ -57,8 +57,9 @@ class Lookup(Strict):
     grow_share: Share = 0.0
     """A curriculum: over this share of a stage, the most entries grow from the fewest, doubling at equal distances, and
     the documents are read in that order, once, whatever the budget. 0 mixes all sizes from the start."""
-    asked: Count | None = None
-    """Most entries that a book which comes before its questions is asked; null asks all."""
+    questions: Count | None = None
+    """Questions that follow a book; null asks for each entry once. More than it has entries ask for all of them again,
+    each time in another order, which gives short books as many answers to learn from as long ones."""
     reversed_share: Share = 0.5
     """Share of documents that put the question before the book."""
     digits: Count = 4

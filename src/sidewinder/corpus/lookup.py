@@ -35,10 +35,11 @@ def document(config: Lookup, part: str, number: int, source: str = LOOKUP) -> st
     if part == "train" and config.grow_share:
         most = most_entries(config, number)
     book = phonebook_text.entries(rng, _draw_size(rng, fewest, most), config.digits)
-    asked = rng.sample(book, min(config.asked or len(book), len(book)))
+    questions = config.questions or len(book)
+    asked = [entry for _ in range(0, questions, len(book)) for entry in rng.sample(book, len(book))]
     if rng.random() < config.reversed_share:
         return phonebook_text.reversed_document(book, asked[0])
-    return phonebook_text.standard_document(book, asked)
+    return phonebook_text.standard_document(book, asked[:questions])
 
 
 def most_entries(config: Lookup, number: int) -> int:
@@ -67,7 +68,7 @@ def _mean_lines(config: Lookup, most: int) -> float:
     """Lines of a document on average where sizes are drawn log-uniformly up to `most`."""
     reverse, sizes = config.reversed_share, range(config.entries[0], most + 1)
     chances = [math.log1p(1 / size) for size in sizes]
-    lines = [size + 2 * reverse + min(size, config.asked or size) * (1 - reverse) for size in sizes]
+    lines = [size + 2 * reverse + (config.questions or size) * (1 - reverse) for size in sizes]
     return math.fsum(map(mul, chances, lines)) / math.fsum(chances)
 
 

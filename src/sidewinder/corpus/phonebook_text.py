@@ -17,9 +17,8 @@ from collections.abc import Iterable
 from functools import cache
 from typing import NamedTuple
 
-SHORT_NAMES = (
-    200  # Books up to this size use first names alone, which cost few tokens; longer ones need last names too.
-)
+SHORT_NAMES = 600
+"""Books up to this size use first names alone, which cost few tokens; there are not enough for longer ones."""
 
 
 class Entry(NamedTuple):

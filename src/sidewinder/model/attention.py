@@ -1,6 +1,6 @@
 """Attention layers (`*`): causal, with grouped keys and values, and rotary positions where the model has them.
 
-Shapes: B batch, L length, D hidden, H query heads, K key-value heads, E head size, T keys.
+Shapes: B batch, L length, D hidden, H query heads, K key-value heads, E head size, T keys, N documents, S all tokens.
 """
 
 from __future__ import annotations
@@ -19,6 +19,8 @@ from sidewinder.ops.rope import rope
 
 QUERY_BLOCK = 1024
 """Queries a call where an explicit mask is needed: the mask is (B, 1, block, keys), never (B, 1, L, L)."""
+MOST_DOCUMENTS = 65_535
+"""As the second dimension of a GPU's grid: more, as of padding, are left to the mask."""
 MASKED = [SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
 """What a GPU may use with such a mask. cuDNN's form, torch's first choice on Hopper, gives NaN as a gradient where 64
 keys are left over from blocks of 128 and all scores of a query are very negative (pytorch/pytorch issue 196678)."""
@@ -78,6 +80,10 @@ def attend(q_BHLE: Tensor, k_BKTE: Tensor, v_BKTE: Tensor, age_BL: Tensor | None
 
         mask = causal_lower_right(length, keys)
         return F.scaled_dot_product_attention(q_BHLE, k_BKTE, v_BKTE, attn_mask=mask, enable_gqa=grouped)
+    if age_BL is not None and length == keys and _fits_flash(q_BHLE):
+        ends_N = document_ends(age_BL)
+        if len(ends_N) <= MOST_DOCUMENTS:
+            return _each_document(q_BHLE, k_BKTE, v_BKTE, ends_N)
     place_L = torch.arange(keys - length, keys, device=q_BHLE.device)
     age_BL = place_L[None] if age_BL is None else age_BL
     parts = []
@@ -90,11 +96,43 @@ def attend(q_BHLE: Tensor, k_BKTE: Tensor, v_BKTE: Tensor, age_BL: Tensor | None
     return torch.cat(parts, dim=2)
 
 
+def _fits_flash(q_BHLE: Tensor) -> bool:
+    """Whether FlashAttention takes such queries: half precision, and whole units of memory."""
+    return q_BHLE.is_cuda and q_BHLE.dtype in (torch.bfloat16, torch.float16) and q_BHLE.shape[-1] % 8 == 0
+
+
+def _each_document(q_BHLE: Tensor, k_BHLE: Tensor, v_BHLE: Tensor, ends_N: Tensor) -> Tensor:
+    """Every document a sequence of its own: no score between two documents is computed, as a mask would have it."""
+    from torch.nn.attention.varlen import varlen_attn
+
+    batch, heads, length, _ = q_BHLE.shape
+    longest = int(ends_N.diff().max())
+    q_SHE, k_SHE, v_SHE = (_ungrouped(part, heads).transpose(1, 2).flatten(0, 1) for part in (q_BHLE, k_BHLE, v_BHLE))
+    causal = (-1, 0)
+    out_SHE = varlen_attn(q_SHE, k_SHE, v_SHE, ends_N, ends_N, longest, longest, window_size=causal)
+    assert isinstance(out_SHE, Tensor)
+    return out_SHE.unflatten(0, (batch, length)).transpose(1, 2)
+
+
+def document_ends(age_BL: Tensor) -> Tensor:
+    """Where documents end (1 + N, int32) when all sequences lie one after another, a 0 before them."""
+    begins_BL = age_BL == 0
+    begins_BL[:, 0] = True
+    return F.pad(begins_BL.flatten().nonzero()[:, 0], (0, 1), value=age_BL.numel()).int()
+
+
+def _ungrouped(part_BKTE: Tensor, heads: int) -> Tensor:
+    """Each query head with keys, or values, of its own."""
+    share = heads // part_BKTE.shape[1]
+    return part_BKTE.repeat_interleave(share, dim=1) if share > 1 else part_BKTE
+
+
 def _masked(q_BHLE: Tensor, k_BKTE: Tensor, v_BKTE: Tensor, mask_B1LT: Tensor) -> Tensor:
-    share = q_BHLE.shape[1] // k_BKTE.shape[1]
+    heads = q_BHLE.shape[1]
     if not q_BHLE.is_cuda:
-        return F.scaled_dot_product_attention(q_BHLE, k_BKTE, v_BKTE, attn_mask=mask_B1LT, enable_gqa=share > 1)
-    if share > 1:  # Of those that may be used, none that is fast knows groups.
-        k_BKTE, v_BKTE = (part.repeat_interleave(share, dim=1) for part in (k_BKTE, v_BKTE))
+        grouped = heads != k_BKTE.shape[1]
+        return F.scaled_dot_product_attention(q_BHLE, k_BKTE, v_BKTE, attn_mask=mask_B1LT, enable_gqa=grouped)
+    # Of those that may be used, none that is fast knows groups.
+    k_BKTE, v_BKTE = (_ungrouped(part, heads) for part in (k_BKTE, v_BKTE))
     with sdpa_kernel(MASKED):
         return F.scaled_dot_product_attention(q_BHLE, k_BKTE, v_BKTE, attn_mask=mask_B1LT)

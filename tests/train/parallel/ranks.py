@@ -65,7 +65,9 @@ def train(case: dict[str, Any], folder: Path, world: World) -> None:
 def main() -> None:
     cases, folder = json.loads(Path(sys.argv[1]).read_text()), Path(sys.argv[2])
     device = prepare_torch(training_of({}, Mesh()))
-    dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo")
+    # NCCL refuses two processes on one GPU; through gloo they can share it.
+    apart = torch.cuda.device_count() >= int(os.environ["WORLD_SIZE"])
+    dist.init_process_group("cpu:gloo,cuda:nccl" if apart else "gloo")
     for name, case in cases.items():
         train(case, folder / name, arrange(Mesh(**case["mesh"]), device))
     dist.barrier()

@@ -6,4 +6,4 @@ SELECT
 FROM current_evals
 WHERE metric = 'bits_per_byte' AND ($model IS NULL OR model = $model)
 GROUP BY ALL
-ORDER BY source, bits_per_byte
+ORDER BY source, bits_per_byte, model, checkpoint
