@@ -1,6 +1,7 @@
 """Evaluation speed: our lm-eval adapter beside lm-eval's own `hf` model, on the same exported model, in one run.
 
     python benchmarks/evaluate.py [--only transformer hybrid] [--tasks letters texts …] [--samples 48] [--json out.json]
+    python benchmarks/evaluate.py --float32           # and how exact is either?
     python benchmarks/evaluate.py --tiny              # to try it on a CPU
 
 A model of more than 10^9 random weights is exported, and the folder is read by both sides: by `hf` as its
@@ -9,7 +10,8 @@ lm-eval's own evaluator, in bfloat16 on a GPU, with as many inputs a batch as `-
 task's longest input. The sides take turns; a time is the median of the rounds; loading and a first round, in which
 kernels are made for every shape, are left out. Beside the samples a second stand the largest difference of two
 log-likelihoods and the share of equal texts, which tell that both did the same work. `ratio` is our samples a second
-over the peer's.
+over the peer's. With `--float32` both also answer in float32, untimed: `in_float32` tells how far they are from each
+other then, `from_float32` how far each is from itself.
 """
 
 from __future__ import annotations
@@ -126,10 +128,10 @@ def export(config: ModelConfig, tokenizer: Path, folder: Path, options: argparse
     return sum(parameter.numel() for parameter in model.parameters())
 
 
-def sides_of(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
+def sides_of(folder: Path, dtype: torch.dtype, options: argparse.Namespace) -> dict[str, Any]:
     """Both lm-eval models, the peer first. Documents begin with the end-of-document token, as ours do."""
-    dtype = str(options.dtype).removeprefix("torch.")
-    common = {"pretrained": str(folder), "dtype": dtype, "max_length": options.context_tokens}
+    name = str(dtype).removeprefix("torch.")
+    common = {"pretrained": str(folder), "dtype": name, "max_length": options.context_tokens}
     peer = HFLM(**common, device=options.device, prefix_token_id=2)
     return {"lm-eval hf": peer, "Sidewinder": SidewinderLM(**common, batch_tokens=options.batch_tokens)}
 
@@ -145,8 +147,10 @@ def answer(lm: Any, task: dict[str, Any], rows: int) -> tuple[float, dict[str, A
     return time.perf_counter() - started, results
 
 
-def measure(name: str, task_name: str, sides: dict[str, Any], options: argparse.Namespace) -> list[dict[str, Any]]:
-    """A row for each side; a side that fails tells why instead of a speed."""
+def measure(
+    name: str, task_name: str, sides: dict[str, Any], exact: dict[str, Any], options: argparse.Namespace
+) -> list[dict[str, Any]]:
+    """A row for each side; a side that fails tells why instead of a speed. `exact`: the sides in float32, or none."""
     counter = Counter(sides["Sidewinder"].tok_encode)
     task = make(task_name, counter, options.context_tokens, options.samples)
     batch_rows = max(1, options.batch_tokens // longest_tokens(task, counter))
@@ -170,10 +174,16 @@ def measure(name: str, task_name: str, sides: dict[str, Any], options: argparse.
             row["samples_per_s"] = round(options.samples / statistics.median(seconds[side]), 3)
             row["spread"] = round(max(seconds[side]) / min(seconds[side]), 3)
             row["scores"] = scores(found[side], task_name)
+    samples = {side: results["samples"][task_name] for side, results in found.items()}
     peer, ours = rows.values()
     if "error" not in peer and "error" not in ours:
-        ours |= agreement(*(found[side]["samples"][task_name] for side in sides))
+        ours |= agreement(*samples.values())
         ours["ratio"] = round(ours["samples_per_s"] / peer["samples_per_s"], 3)
+    references = {side: answer(lm, task, batch_rows)[1]["samples"][task_name] for side, lm in exact.items()}
+    for side in samples.keys() & references.keys():
+        rows[side]["from_float32"] = agreement(references[side], samples[side])
+    if references:
+        ours["in_float32"] = agreement(*references.values())
     return [peer, ours]
 
 
@@ -187,7 +197,7 @@ def scores(results: dict[str, Any], task: str) -> dict[str, float]:
 
 
 def agreement(theirs: list[dict[str, Any]], ours: list[dict[str, Any]]) -> dict[str, float]:
-    """Largest difference of two log-likelihoods in nats, or the share of generated texts that are equal."""
+    """Mean and largest difference of two log-likelihoods in nats, or the share of generated texts that are equal."""
     pairs = [
         (a, b)
         for one, other in zip(theirs, ours, strict=True)
@@ -195,8 +205,9 @@ def agreement(theirs: list[dict[str, Any]], ours: list[dict[str, Any]]) -> dict[
     ]
     if isinstance(pairs[0][0], str):
         return {"equal_texts": round(sum(a == b for a, b in pairs) / len(pairs), 3)}
-    number = [[side[0] if isinstance(side, tuple | list) else side for side in pair] for pair in pairs]
-    return {"largest_difference": round(max(abs(a - b) for a, b in number), 4)}
+    numbers = [[side[0] if isinstance(side, tuple | list) else side for side in pair] for pair in pairs]
+    apart = [abs(a - b) for a, b in numbers]
+    return {"mean_difference": round(statistics.mean(apart), 4), "largest_difference": round(max(apart), 4)}
 
 
 def main() -> None:
@@ -216,9 +227,10 @@ def main() -> None:
             folder.mkdir()
             parameters = export((TINY if options.tiny else MODELS)[name], tokenizer, folder, options)
             print(json.dumps({"model": name, "parameters": parameters}), flush=True)
-            sides = sides_of(folder, options)
+            sides = sides_of(folder, options.dtype, options)
+            exact = sides_of(folder, torch.float32, options) if options.float32 else {}
             for task in options.tasks:
-                for row in measure(name, task, sides, options):
+                for row in measure(name, task, sides, exact, options):
                     rows.append(row | {"parameters": parameters})
                     print(json.dumps(row), flush=True)
                 if options.json:
@@ -239,6 +251,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--batch-tokens", type=int, default=32_768, help="of one pass, for both sides")
     parser.add_argument("--pieces", type=int, default=32_000, help="of the tokenizer that is trained here")
     parser.add_argument("--tokenizer", type=Path, help="a SentencePiece model instead")
+    parser.add_argument("--float32", action="store_true", help="also tell how far each side is from its float32")
     parser.add_argument("--tiny", action="store_true", help="models of a few million weights at most")
     parser.add_argument("--json", type=Path, help="also write the rows to this file")
     options = parser.parse_args()

@@ -49,8 +49,11 @@ class Sequences:
 
     eos, bytes_per_token = 2, None
 
+    def __init__(self, context_tokens: int = LENGTH, vocabulary: int = VOCABULARY) -> None:
+        self.context_tokens, self.vocabulary = context_tokens, vocabulary
+
     def sequences(self, first: int, count: int) -> tuple[np.ndarray, np.ndarray]:
-        tokens_BL = np.random.default_rng(first).integers(0, VOCABULARY, (count, LENGTH + 1))
+        tokens_BL = np.random.default_rng(first).integers(0, self.vocabulary, (count, self.context_tokens + 1))
         return tokens_BL[:, :-1], tokens_BL[:, 1:]
 
     def position(self, first: int) -> dict[str, Any]:

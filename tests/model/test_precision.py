@@ -1,6 +1,8 @@
-"""Training in bfloat16 on a CPU, as `precision: bfloat16` does it: autocast over weights that stay in float32."""
+"""bfloat16 on a CPU: `precision: bfloat16` (autocast over weights that stay in float32), and weights rounded to it."""
 
 from __future__ import annotations
+
+import copy
 
 import pytest
 import torch
@@ -22,3 +24,12 @@ def test_bfloat16_gradients_are_near_those_of_float32(packed, model, tokens_of):
     assert loss == pytest.approx(exact_loss, rel=5e-3)
     assert gradient.dtype == torch.float32
     assert float((gradient - exact).norm() / exact.norm()) < 3e-2
+
+
+@torch.no_grad()
+def test_weights_in_bfloat16_are_near(model, tokens_of):
+    """As evaluation loads them; the reference has the same rounded weights."""
+    tokens_BL = tokens_of(2, 200)
+    reference = copy.deepcopy(model.bfloat16()).double()
+    found_BLV, exact_BLV = model(tokens_BL), reference(tokens_BL)
+    assert float((found_BLV - exact_BLV).norm() / exact_BLV.norm()) < 2e-2

@@ -15,6 +15,7 @@ from sidewinder.config.model import ModelConfig
 from sidewinder.model.cache import LayerCache, ScanCache, state_dtype
 from sidewinder.model.parts import Linear, ShortConv
 from sidewinder.model.share import Mixer
+from sidewinder.ops.dispatch import in_float32
 from sidewinder.ops.mamba1 import Convolved, convolve_and_project, scan_projected
 from sidewinder.ops.state_passing import total_decay
 
@@ -57,7 +58,7 @@ class Mamba1(Mixer):
             dtBC_BLE = self.tensor.sum(dtBC_BLE)
         assert self.dt_proj.bias is not None
         dt_proj = (self.dt_proj.own_weight, self.own(self.dt_proj.bias))
-        inputs = (x, dtBC_BLE, *dt_proj, -self.own(self.A_log).exp(), self.own(self.D))
+        inputs = (x, dtBC_BLE, *dt_proj, -in_float32(self.own(self.A_log)).exp(), self.own(self.D))
         initial_BIN = cache.state if cache else self._entering(*inputs)
         y_BLI, state_BIN = scan_projected(*inputs, z_BLI=z_BLI, initial_BIN=initial_BIN)
         if cache is not None:

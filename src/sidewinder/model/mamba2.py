@@ -15,6 +15,7 @@ from sidewinder.model.cache import LayerCache, ScanCache, state_dtype
 from sidewinder.model.parts import Linear, RMSNorm, ShortConv
 from sidewinder.model.share import ContextShare, Mixer
 from sidewinder.ops.causal_conv1d import causal_conv1d
+from sidewinder.ops.dispatch import in_float32
 from sidewinder.ops.gated_norm import gated_norm
 from sidewinder.ops.mamba2 import Inside, mix
 from sidewinder.ops.ssd import ssd
@@ -61,7 +62,7 @@ class Mamba2(Mixer):
             self.own(self.conv1d.weight, *self.conv_segments),
             self.own(self.conv1d.bias, *self.conv_segments),
             self.own(self.dt_bias),
-            -self.own(self.A_log).exp(),
+            -in_float32(self.own(self.A_log)).exp(),
             self.own(self.D),
             self.own(self.norm.weight),
             self.groups,

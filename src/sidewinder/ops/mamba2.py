@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from sidewinder.ops.causal_conv1d import causal_conv1d
-from sidewinder.ops.dispatch import on_gpu
+from sidewinder.ops.dispatch import in_float32, on_gpu
 from sidewinder.ops.gated_norm import gated_norm
 from sidewinder.ops.ssd import LARGEST_STATE, ssd
 
@@ -74,7 +74,7 @@ def mix(
     x_BLI, B_BLE, C_BLE = xBC_BLC.split([inside.inner, inside.bc, inside.bc], dim=-1)
     y_BLHP, final_BHPN = ssd(
         x_BLI.unflatten(-1, (inside.heads, -1)),
-        F.softplus(dt_BLH + inside.dt_bias),
+        F.softplus(in_float32(dt_BLH) + inside.dt_bias),
         inside.A,
         B_BLE.unflatten(-1, (inside.groups, -1)),
         C_BLE.unflatten(-1, (inside.groups, -1)),
