@@ -179,6 +179,31 @@ def test_prompts_of_longbench_are_cut_in_the_middle(hybrid: Subject, tmp_path: P
     assert Journal(tmp_path).found == 2
 
 
+def test_a_cut_prompt_of_longbench_is_answered_as_hf_answers_what_its_authors_leave(
+    pair: tuple[SidewinderLM, HFLM], texts: list[str]
+) -> None:
+    """They tokenize the prompt, and decode its first and its last half that fit."""
+    ours, theirs = pair
+    settings = {"until": [], "max_gen_toks": 8, "do_sample": False}
+    half = (ours.max_length - 8) // 2
+    left: dict[str, str] = {}
+    for text in texts:
+        tokens = theirs.tokenizer(text, add_special_tokens=False).input_ids
+        kept = theirs.tokenizer.decode(tokens[:half]) + theirs.tokenizer.decode(tokens[-half:])
+        # Where the halves meet, their text may be other tokens than theirs.
+        if len(tokens) > 2 * half and ours.tok_encode(kept) == [*tokens[:half], *tokens[-half:]]:
+            left[text] = kept
+    assert len(left) > 3
+    asked = [
+        Instance("generate_until", {}, (text, settings), at, ("longbench_hotpotqa", at, 1))
+        for at, text in enumerate(left)
+    ]
+    wanted = requests("generate_until", [(kept, settings) for kept in left.values()])
+    found = ours.generate_until(asked, disable_tqdm=True)
+    assert ours.truncated == len(left)
+    assert found == theirs.generate_until(wanted, disable_tqdm=True)
+
+
 def test_prompts_that_were_cut_are_counted_again_on_resume(hybrid: Subject, tmp_path: Path) -> None:
     arguments = [
         (f"word {place} " * length, {"until": [], "max_gen_toks": 4}) for place, length in enumerate((1, 40, 50))

@@ -1,6 +1,7 @@
 """Attention layers (`*`): causal, with grouped keys and values, and rotary positions where the model has them.
 
-Shapes: B batch, L length, D hidden, H query heads, K key-value heads, E head size, T keys, N documents, S all tokens.
+Shapes: B batch, L length, D hidden, H query heads, K key-value heads, G of H that share one, E head size, T keys, N
+documents, S all tokens.
 """
 
 from __future__ import annotations
@@ -55,6 +56,7 @@ class Attention(Mixer):
         age_BL = None if resets_BL is None else token_age(resets_BL)
         if cache is not None:
             k_BKTE, v_BKTE = cache.append(k_BKTE, v_BKTE)
+            age_BL = cache.ages(length)
         elif self.context is not None:
             end = offset + length
             k_BKTE, v_BKTE = (self.context.gather(part, 2)[:, :, :end] for part in (k_BKTE, v_BKTE))
@@ -84,12 +86,13 @@ def attend(q_BHLE: Tensor, k_BKTE: Tensor, v_BKTE: Tensor, age_BL: Tensor | None
         ends_N = document_ends(age_BL)
         if len(ends_N) <= MOST_DOCUMENTS:
             return _each_document(q_BHLE, k_BKTE, v_BKTE, ends_N)
-    place_L = torch.arange(keys - length, keys, device=q_BHLE.device)
+    before = keys - length
+    place_L = torch.arange(before, keys, device=q_BHLE.device)
     age_BL = place_L[None] if age_BL is None else age_BL
     parts = []
     for start in range(0, length, QUERY_BLOCK):
         part = slice(start, start + QUERY_BLOCK)
-        end = int(place_L[part][-1]) + 1
+        end = before + min(start + QUERY_BLOCK, length)
         distance_LT = place_L[part, None] - torch.arange(end, device=q_BHLE.device)
         mask_B1LT = ((distance_LT >= 0) & (distance_LT <= age_BL[:, part, None]))[:, None]
         parts.append(_masked(q_BHLE[:, :, part], k_BKTE[:, :, :end], v_BKTE[:, :, :end], mask_B1LT))
@@ -129,6 +132,10 @@ def _ungrouped(part_BKTE: Tensor, heads: int) -> Tensor:
 
 def _masked(q_BHLE: Tensor, k_BKTE: Tensor, v_BKTE: Tensor, mask_B1LT: Tensor) -> Tensor:
     heads = q_BHLE.shape[1]
+    if q_BHLE.shape[2] == 1 and heads != k_BKTE.shape[1]:
+        # When decoding, the heads of a group are as many places that see the same keys: no key is copied.
+        q_BKGE = q_BHLE.view(len(q_BHLE), k_BKTE.shape[1], -1, q_BHLE.shape[3])
+        return _masked(q_BKGE, k_BKTE, v_BKTE, mask_B1LT).reshape(q_BHLE.shape)
     if not q_BHLE.is_cuda:
         grouped = heads != k_BKTE.shape[1]
         return F.scaled_dot_product_attention(q_BHLE, k_BKTE, v_BKTE, attn_mask=mask_B1LT, enable_gqa=grouped)

@@ -12,6 +12,8 @@ summed in one message a step (`gradients`).
 
 from __future__ import annotations
 
+import warnings
+
 import torch
 from torch import nn
 from torch.distributed.device_mesh import DeviceMesh
@@ -79,6 +81,8 @@ def _shard_weights(model: LanguageModel, training: Training, device_mesh: Device
     """
     sharded = {id(parameter) for parameter in matrices(model).values()}
     whole = {parameter for parameter in model.parameters() if id(parameter) not in sharded}
+    # A warning of additions in place to what a layer returns; nothing here makes any.
+    warnings.filterwarnings("ignore", message="FSDP2-wrapped module .* returned a view tensor")
     layers_mesh = _over(device_mesh, "shard", "context")
     tokens_mesh = _over(device_mesh, "shard", "context", "tensor")
     policy = MixedPrecisionPolicy(
@@ -112,4 +116,4 @@ def _over(device_mesh: DeviceMesh, *names: str) -> DeviceMesh:
     flat = device_mesh[names]._flatten("_".join(names))
     if device_mesh["replica"].size() == 1:
         return flat
-    return device_mesh["replica", "_".join(names)]
+    return DeviceMesh._concatenate([device_mesh["replica"], flat])
