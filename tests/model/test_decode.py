@@ -57,27 +57,6 @@ def test_pieces_of_any_length_equal_the_full_pass(cuts, model, tokens_of):
 
 
 @torch.no_grad()
-def test_padded_sequences_are_read_as_if_alone(model, tokens_of):
-    """Whatever stands in the padding; also where sequences of the batch are taken in another order."""
-    tokens_BL, padding = tokens_of(3, 60), [0, 13, 41]
-    cache = model.new_cache(3)
-    cache.pad(padding)
-    parts = [model(tokens_BL[:, :45], cache)]
-    cache = cache.select(torch.tensor([2, 0, 1]))
-    parts += [model(part_BL[[2, 0, 1]], cache)[[1, 2, 0]] for part_BL in tokens_BL[:, 45:].split([1, 1, 9, 4], dim=1)]
-    found_BLV = torch.cat(parts, dim=1)
-    for row, room in enumerate(padding):
-        assert _error(found_BLV[row : row + 1, room:], model(tokens_BL[row : row + 1, room:])) < 1e-5
-
-
-def test_a_first_read_of_nothing_but_padding_is_refused(model, tokens_of):
-    cache = model.new_cache(2)
-    cache.pad([3, 9])
-    with pytest.raises(ValueError, match="brings 9 tokens, all padding"):
-        model(tokens_of(2, 9), cache)
-
-
-@torch.no_grad()
 def test_cache_has_the_size_that_was_foretold(config, model, tokens_of):
     cache = model.new_cache(3, max_tokens=50)
     model(tokens_of(3, 50), cache)

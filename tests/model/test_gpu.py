@@ -151,19 +151,3 @@ def test_decoding_is_the_full_pass(name: str) -> None:
         cache = model.new_cache(2)
         pieces = [model.logits(model.hidden(piece, cache)) for piece in (tokens[:, :37], *tokens[:, 37:].split(1, 1))]
     assert relative_error(torch.cat(pieces, dim=1), full.double().cpu()) < TOLERANCE
-
-
-@torch.no_grad()
-@pytest.mark.parametrize(("dtype", "bound"), [(torch.float32, TOLERANCE), (torch.bfloat16, 0.02)])
-@pytest.mark.parametrize("name", MODELS)
-def test_padded_sequences_decode_as_alone(name: str, dtype: torch.dtype, bound: float) -> None:
-    _, model = make(name)
-    reference = copy.deepcopy(model.to(dtype)).double().cpu()
-    tokens, padding = tokens_of(3, 300), [0, 1, 130]
-    cache = model.new_cache(3)
-    cache.pad(padding)
-    pieces = [model(piece.cuda(), cache) for piece in (tokens[:, :290], *tokens[:, 290:].split(1, 1))]
-    found = torch.cat(pieces, dim=1)
-    for row, room in enumerate(padding):
-        alone = reference(tokens[row : row + 1, room:])
-        assert relative_error(found[row : row + 1, room:], alone) < bound

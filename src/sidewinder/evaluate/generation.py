@@ -1,6 +1,7 @@
 """Greedy generation through a model's caches.
 
-Prompts of a batch may differ in length: the shorter ones are padded before their first token, which no layer sees.
+Prompts of a batch may differ in length: all are read up to the end of the shortest, and from there on a row is fed what
+is left of its prompt, token by token, before what it generates. So no sequence is padded.
 
 Shapes: B batch, L length, D hidden size, V vocabulary.
 """
@@ -31,33 +32,34 @@ def generate_greedily(
     `ended(row, tokens)` is asked after each token of a row; the token that makes it true is kept. Raises ValueError
     where a prompt is empty, EvaluationError with the `name` of a row whose greatest logit is not finite.
     """
-    longest = max(map(len, prompts), default=0)
-    padding = [longest - len(prompt) for prompt in prompts]
-    if longest in (0, *padding):
+    shortest, longest = min(map(len, prompts), default=0), max(map(len, prompts), default=0)
+    if not shortest:
         raise ValueError("every prompt must have a token")
     device = device_of(model)
     cache = model.new_cache(len(prompts))
-    if any(padding):
-        cache.pad(padding)
-    rows = [[0] * room + list(prompt) for room, prompt in zip(padding, prompts, strict=True)]
-    tokens_BL = torch.tensor(rows, dtype=torch.long, device=device)
+    tokens_BL = torch.tensor([list(prompt[:shortest]) for prompt in prompts], dtype=torch.long, device=device)
     made: list[list[int]] = [[] for _ in prompts]
-    open_rows = list(range(len(prompts)))
-    while True:
+    open_rows = set(range(len(prompts)))
+    for at in range(shortest, longest + most_tokens):
         hidden_BLD = model.hidden(tokens_BL, cache)
         following, greatest = _greedy(model.logits(hidden_BLD[:, -1]))
-        for row in open_rows:
-            if not math.isfinite(greatest[row]):
-                raise EvaluationError(
-                    f"the greatest logit of {name(row)}, {len(made[row])} tokens into it, is {greatest[row]}",
-                    remedy="the checkpoint's weights or activations are not finite: look at the run's loss, "
-                    "lower its learning rate and train again",
-                )
-            made[row].append(following[row])
-        open_rows = [row for row in open_rows if len(made[row]) < most_tokens and not ended(row, made[row])]
+        for row, prompt in enumerate(prompts):
+            if at < len(prompt):
+                following[row] = prompt[at]
+            elif row in open_rows:
+                if not math.isfinite(greatest[row]):
+                    raise EvaluationError(
+                        f"the greatest logit of {name(row)}, {len(made[row])} tokens into it, is {greatest[row]}",
+                        remedy="the checkpoint's weights or activations are not finite: look at the run's loss, "
+                        "lower its learning rate and train again",
+                    )
+                made[row].append(following[row])
+                if len(made[row]) == most_tokens or ended(row, made[row]):
+                    open_rows.remove(row)
         if not open_rows:
-            return made
+            break
         tokens_BL = torch.tensor(following, dtype=torch.long, device=device)[:, None]
+    return made
 
 
 def _greedy(logits_BV: Tensor) -> tuple[list[int], list[float]]:

@@ -1,7 +1,6 @@
 """Attention layers (`*`): causal, with grouped keys and values, and rotary positions where the model has them.
 
-Shapes: B batch, L length, D hidden, H query heads, K key-value heads, G of H that share one, E head size, T keys, N
-documents, S all tokens.
+Shapes: B batch, L length, D hidden, H query heads, K key-value heads, E head size, T keys, N documents, S all tokens.
 """
 
 from __future__ import annotations
@@ -56,7 +55,6 @@ class Attention(Mixer):
         age_BL = None if resets_BL is None else token_age(resets_BL)
         if cache is not None:
             k_BKTE, v_BKTE = cache.append(k_BKTE, v_BKTE)
-            age_BL = cache.ages(length)
         elif self.context is not None:
             end = offset + length
             k_BKTE, v_BKTE = (self.context.gather(part, 2)[:, :, :end] for part in (k_BKTE, v_BKTE))
@@ -132,10 +130,6 @@ def _ungrouped(part_BKTE: Tensor, heads: int) -> Tensor:
 
 def _masked(q_BHLE: Tensor, k_BKTE: Tensor, v_BKTE: Tensor, mask_B1LT: Tensor) -> Tensor:
     heads = q_BHLE.shape[1]
-    if q_BHLE.shape[2] == 1 and heads != k_BKTE.shape[1]:
-        # When decoding, the heads of a group are as many places that see the same keys: no key is copied.
-        q_BKGE = q_BHLE.view(len(q_BHLE), k_BKTE.shape[1], -1, q_BHLE.shape[3])
-        return _masked(q_BKGE, k_BKTE, v_BKTE, mask_B1LT).reshape(q_BHLE.shape)
     if not q_BHLE.is_cuda:
         grouped = heads != k_BKTE.shape[1]
         return F.scaled_dot_product_attention(q_BHLE, k_BKTE, v_BKTE, attn_mask=mask_B1LT, enable_gqa=grouped)

@@ -1,12 +1,10 @@
 """What a model remembers of the tokens it has read, so that text can be continued without reading it again.
 
-Shapes: B batch, L tokens of a read, S = conv width − 1, C convolved channels, K key-value heads, T tokens there is room
-for, E head size.
+Shapes: B batch, S = conv width − 1, C convolved channels, K key-value heads, T tokens there is room for, E head size.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -37,8 +35,6 @@ class AttentionCache:
     def __init__(self, batch: int, kv_heads: int, head_size: int, like: Tensor, max_tokens: int | None) -> None:
         self.length = 0
         self.max_tokens = max_tokens
-        self.padding_B: Tensor | None = None
-        """Tokens before the first of each sequence, which it does not see; None for none."""
         self._buffer_2BKTE = like.new_empty(2, batch, kv_heads, 0, head_size)
 
     def append(self, keys_BKLE: Tensor, values_BKLE: Tensor) -> tuple[Tensor, Tensor]:
@@ -50,17 +46,6 @@ class AttentionCache:
         self._buffer_2BKTE[1, :, :, self.length : end] = values_BKLE
         self.length = end
         return self._buffer_2BKTE[0, :, :, :end], self._buffer_2BKTE[1, :, :, :end]
-
-    def ages(self, count: int) -> Tensor | None:
-        """Of the last `count` tokens, how many of their sequence, or of its padding, come before (B, count).
-
-        None without padding, where nothing need be told apart.
-        """
-        if self.padding_B is None:
-            return None
-        place_L = torch.arange(self.length - count, self.length, device=self.padding_B.device)
-        age_BL = place_L - self.padding_B[:, None]
-        return torch.where(age_BL < 0, place_L, age_BL)
 
     def check_room(self, tokens: int) -> None:
         """Raises SidewinderError where so many tokens may not be held."""
@@ -74,7 +59,6 @@ class AttentionCache:
         """A cache of these sequences of the batch, in this order; one may be taken several times."""
         chosen = AttentionCache.__new__(AttentionCache)
         chosen.length, chosen.max_tokens = self.length, self.max_tokens
-        chosen.padding_B = None if self.padding_B is None else self.padding_B[rows]
         chosen._buffer_2BKTE = self._buffer_2BKTE[:, rows, :, : self.length]
         return chosen
 
@@ -99,26 +83,6 @@ class Cache:
 
     layers: list[LayerCache]
     tokens: int = field(default=0)
-    padding: Sequence[int] = ()
-    """Tokens before the first of each sequence; empty without any, and as soon as they are read."""
-
-    def pad(self, padding: Sequence[int]) -> None:
-        """Lets each sequence begin after so many tokens that it does not see. The first read brings these and more."""
-        self.padding = padding
-        for layer in self.layers:
-            if isinstance(layer, AttentionCache):
-                layer.padding_B = torch.tensor(padding, device=layer._buffer_2BKTE.device)
-
-    def begin(self, tokens_BL: Tensor) -> Tensor | None:
-        """True at the first token of each sequence (B, L) in the read that brings padding; None in every other."""
-        if not self.padding:
-            return None
-        if max(self.padding) >= tokens_BL.shape[1]:
-            raise ValueError(f"the first read brings {tokens_BL.shape[1]} tokens, all padding of the longest padded")
-        place_L = torch.arange(tokens_BL.shape[1], device=tokens_BL.device)
-        begins_BL = place_L == torch.tensor(self.padding, device=tokens_BL.device)[:, None]
-        self.padding = ()
-        return begins_BL
 
     def check_room(self, tokens: int) -> None:
         """Raises SidewinderError where an attention layer has no room for so many more tokens, before any moves on."""

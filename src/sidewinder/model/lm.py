@@ -92,7 +92,6 @@ class LanguageModel(nn.Module):
             raise ValueError("packed documents are read whole: give a cache or resets, not both")
         if cache is not None:
             cache.check_room(tokens_BL.shape[1])
-            resets_BL = cache.begin(tokens_BL)
         x_BLD, update_BLD = self.embedding(tokens_BL), None
         for index, layer in enumerate(self.stack):
             x_BLD, update_BLD = layer(x_BLD, update_BLD, None if cache is None else cache.layers[index], resets_BL)
@@ -110,10 +109,9 @@ class LanguageModel(nn.Module):
         return self.head.loss(self.hidden(tokens_BL, resets_BL=resets_BL), targets_BL)
 
     def new_cache(self, batch: int, max_tokens: int | None = None) -> Cache:
-        """An empty decode cache for `batch` sequences, on the model's device and in its dtype.
+        """An empty decode cache for `batch` sequences of equal length, on the model's device and in its dtype.
 
-        Sequences of unequal length are padded before their first token (`Cache.pad`). `max_tokens` bounds the attention
-        buffers; asking for more raises SidewinderError.
+        `max_tokens` bounds the attention buffers; asking for more raises SidewinderError.
         """
         like = self.embedding.weight.detach()
         return Cache([layer.mixer.new_cache(batch, like, max_tokens) for layer in self.stack])
