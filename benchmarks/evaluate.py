@@ -46,6 +46,7 @@ from sidewinder.export.write import write_model
 from sidewinder.model import LanguageModel, init_weights
 from sidewinder.model.checkpoint import ModelInfo
 from sidewinder.tokenizer import load
+from timing import machine
 
 TOKENIZER_BYTES = 6_000_000
 SHARPER = 4.0
@@ -235,10 +236,6 @@ def main() -> None:
                     print(json.dumps(row), flush=True)
                 if options.json:
                     options.json.write_text(json.dumps({"machine": machine(), "rows": rows}, indent=1))
-
-
-def machine() -> str:
-    return torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU"
 
 
 def parse() -> argparse.Namespace:

@@ -46,6 +46,7 @@ from sidewinder.train.loop import Trainer
 from sidewinder.train.parallel.parallelize import parallelize
 from sidewinder.train.parallel.weights import storing
 from sidewinder.train.parallel.world import World, arrange
+from timing import machine
 from train_step import PAIRS, VOCABULARY, WARM_UPS, Sequences
 
 PARTS = ("efficiency", "long", "large")
@@ -174,8 +175,7 @@ def tell(row: dict[str, Any], rows: list[dict[str, Any]], file: Path | None, *, 
     if told:
         print(json.dumps(row), flush=True)
         if file:
-            machine = torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU"
-            file.write_text(json.dumps({"machine": machine, "rows": rows}, indent=1))
+            file.write_text(json.dumps({"machine": machine(), "rows": rows}, indent=1))
 
 
 def parse() -> argparse.Namespace:

@@ -1,4 +1,4 @@
-"""Times of GPU work, for the benchmarks."""
+"""Times of GPU work and the name of the machine, for the benchmarks."""
 
 from __future__ import annotations
 
@@ -9,6 +9,11 @@ from collections.abc import Callable
 import torch
 
 WARM_UPS, RUNS = 3, 20
+
+
+def machine() -> str:
+    """The GPU's name, as PyTorch gives it, or CPU."""
+    return torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU"
 
 
 def milliseconds(call: Callable[[], object], runs: int = RUNS) -> float:
