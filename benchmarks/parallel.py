@@ -34,6 +34,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
+from shared_gpu import join
 from sidewinder.config.load import load_study
 from sidewinder.config.mesh import Mesh
 from sidewinder.config.model import Attention, Mamba2, Mlp, ModelConfig
@@ -148,10 +149,7 @@ def main() -> None:
     processes, rank = int(os.environ.get("WORLD_SIZE", "1")), int(os.environ.get("RANK", "0"))
     listed = list(cases(options, processes))
     device = prepare_torch(training_of(listed[0]))
-    shared = device.type == "cuda" and torch.cuda.device_count() < processes
-    if processes > 1:
-        backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" and not shared else "gloo"
-        dist.init_process_group(backend, timeout=timedelta(seconds=LIMIT_S))
+    shared = processes > 1 and join(timedelta(seconds=LIMIT_S))
     rows: list[dict[str, Any]] = []
     for case in listed:
         if not (case.alone and rank):

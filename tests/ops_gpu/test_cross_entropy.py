@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pytest
 import torch
 
@@ -16,11 +18,20 @@ pytestmark = pytest.mark.gpu
 BOUND = {torch.float32: 1e-5, torch.bfloat16: 2e-2}
 
 
+@pytest.fixture
+def whole_float32() -> Iterator[None]:
+    """Products of matrices without TF32."""
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("highest")
+    yield
+    torch.set_float32_matmul_precision(before)
+
+
+@pytest.mark.usefixtures("whole_float32")
 @pytest.mark.parametrize(("tokens", "vocabulary"), [(1, 7), (50, 1000), (300, 5001), (40, 256_000)])
 @pytest.mark.parametrize("block_bytes", [1 << 30, 1 << 20])
 def test_agrees_with_reference(draw, compare, monkeypatch, dtype, tokens, vocabulary, block_bytes):
     monkeypatch.setattr(form, "BLOCK_BYTES", block_bytes)
-    monkeypatch.setattr(torch.backends.cuda.matmul, "allow_tf32", False)
     targets = (draw(tokens).abs() * vocabulary / 5).long().clamp(max=vocabulary - 1)
     targets[1::4] = IGNORED
     inputs = {"hidden_TD": draw(tokens, 64, dtype=dtype), "weight_VD": draw(vocabulary, 64, dtype=dtype) / 8}

@@ -18,6 +18,8 @@ import torch
 import torch.distributed as dist
 from cases import VOCABULARY, Made, model_config, training_of
 
+sys.path.append(str(Path(__file__).parents[3] / "benchmarks"))
+from shared_gpu import join
 from sidewinder.config.mesh import Mesh
 from sidewinder.model import init_weights
 from sidewinder.train.device import prepare_torch
@@ -65,9 +67,7 @@ def train(case: dict[str, Any], folder: Path, world: World) -> None:
 def main() -> None:
     cases, folder = json.loads(Path(sys.argv[1]).read_text()), Path(sys.argv[2])
     device = prepare_torch(training_of({}, Mesh()))
-    # NCCL refuses two processes on one GPU; through gloo they can share it.
-    apart = torch.cuda.device_count() >= int(os.environ["WORLD_SIZE"])
-    dist.init_process_group("cpu:gloo,cuda:nccl" if apart else "gloo")
+    join()
     for name, case in cases.items():
         train(case, folder / name, arrange(Mesh(**case["mesh"]), device))
     dist.barrier()
