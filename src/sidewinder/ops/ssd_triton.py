@@ -119,9 +119,10 @@ def _remember(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> 
 def _gradients(
     backward: Function, ctx: Any, dy_BLHP: Tensor | None, d_final_BHPN: Tensor | None
 ) -> tuple[Tensor | None, ...]:
-    x_BLHP, *_, initial_BHPN, _ = ctx.saved_tensors
+    kept = ctx.saved_tensors  # Read once: a checkpointed layer's can be unpacked no second time.
+    x_BLHP, *_, initial_BHPN, _ = kept
     dy_BLHP = torch.zeros_like(x_BLHP) if dy_BLHP is None else dy_BLHP
-    *gradients, d_initial_BHPN = backward(dy_BLHP, d_final_BHPN, *ctx.saved_tensors)
+    *gradients, d_initial_BHPN = backward(dy_BLHP, d_final_BHPN, *kept)
     return *gradients, None if initial_BHPN is None else d_initial_BHPN.to(initial_BHPN.dtype), None
 
 
