@@ -43,6 +43,7 @@ ESSAYS = "baber/paul_graham_essays"
 
 
 def maker_for(task: str, length_tokens: int, data: LocalData | None, haystack: str) -> Maker:
+    """What makes the samples of a RULER task. Raises MissingData where its text is not at hand."""
     if task in NEEDLES:
         return _needle_maker(task, data, haystack)
     if task == "ruler_vt":

@@ -21,6 +21,8 @@ from sidewinder.ops.state_passing import total_decay
 
 
 class Mamba1(Mixer):
+    """A selective state-space layer (arXiv 2312.00752): decays of its own for every channel and state."""
+
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         sizes = config.mamba1

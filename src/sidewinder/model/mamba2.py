@@ -23,6 +23,8 @@ from sidewinder.ops.state_passing import ssd_of_state, total_decay
 
 
 class Mamba2(Mixer):
+    """A state-space-duality layer (arXiv 2405.21060): one decay a head, B and C shared by the heads of a group."""
+
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         sizes = config.mamba2

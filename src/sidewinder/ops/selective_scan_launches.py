@@ -117,6 +117,7 @@ class ScanProblem:
     def outputs(
         self, skip_D: Tensor, z_BLD: Tensor | None, states_BsND: Tensor, stretch: int, saved_BsND: Tensor
     ) -> Tensor:
+        """Outputs (B, L, D) from the states that enter the stretches; fills in those that backward begins with."""
         y_BLD = torch.empty(self.x_BLD.shape, dtype=self.x_BLD.dtype, device=self.x_BLD.device)
         z_strides = (0, 0) if z_BLD is None else z_BLD.stride()[:2]
         kernels.output_kernel[_grid(self.channels, states_BsND.shape[1], self.batch, self.block)](

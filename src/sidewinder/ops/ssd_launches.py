@@ -161,6 +161,7 @@ class SsdProblem:
         return states_BcHPN, end_BHPN
 
     def outputs(self, skip_H: Tensor, states_BcHPN: Tensor) -> Tensor:
+        """Outputs (B, L, H, P) of all chunks from the states that enter them."""
         y_BLHP = self.empty(*self.x_BLHP.shape, dtype=self.x_BLHP.dtype)
         kernels.output_kernel[(self.chunks, self.heads * self.split // self.together, self.batch)](
             self.x_BLHP, self.B_BLGN, self.C_BLGN, skip_H, self.decay_BHl, self.step_BHl, self.segment_Bl, states_BcHPN,

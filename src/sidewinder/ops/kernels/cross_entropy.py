@@ -15,6 +15,7 @@ import triton.language as tl
 def loss_kernel(
     logits, targets, count, losses, vocabulary, IGNORED: tl.constexpr, GRADIENT: tl.constexpr, BLOCK: tl.constexpr
 ):
+    """A token a program: its loss; with GRADIENT its logits give way to their gradient."""
     row = tl.program_id(0).to(tl.int64)
     v = tl.arange(0, BLOCK)
     logits += row * vocabulary
