@@ -59,14 +59,16 @@ CASES = {
 }
 
 
-def run_ranks(processes: int, cases: dict[str, Any], folder: Path) -> None:
+def run_ranks(
+    processes: int, cases: dict[str, Any], folder: Path, program: str = "ranks.py", **environment: str
+) -> None:
     """Trains all cases in one world of processes."""
     listed = folder / f"cases-{processes}.json"
     listed.write_text(json.dumps(cases))
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", str(processes)]
     done = subprocess.run(
-        [*command, str(Path(ranks.__file__)), str(listed), str(folder)],
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        [*command, str(Path(__file__).with_name(program)), str(listed), str(folder)],
+        env=os.environ | {"OMP_NUM_THREADS": "1"} | environment,
         capture_output=True,
         text=True,
         timeout=600,
