@@ -20,6 +20,7 @@ from sidewinder.catalog import build_catalog, query
 from tiny import SABOTAGE, SEQUENCES, TOKENS, Tiny
 
 STEPS = 240
+NOTICE_MINUTES = 5
 SETTINGS: dict[str, Any] = {
     "steps": STEPS,
     "training": {"mesh": {"data": 2, "context": 2}, "save_every_tokens": 5 * SEQUENCES * TOKENS},
@@ -36,6 +37,13 @@ def kill_batch_script(job: str) -> None:
     raise AssertionError(f"job {job} has no batch script")
 
 
+def run_out_of_time(cluster: Cluster, job: str) -> None:
+    """Leaves a job the time of its notice: it is warned at once, and has minutes to save, however busy the machine."""
+    minutes, _, _ = cluster.run("squeue", "-h", "-j", job, "-o", "%M").rpartition(":")
+    limit = int(minutes) + NOTICE_MINUTES
+    cluster.run("scontrol", "update", f"JobId={job}", f"TimeLimit={limit}")
+
+
 def preempt(cluster: Cluster) -> None:
     """A job of higher priority takes all nodes for a second."""
     cluster.run("sbatch", "--partition=urgent", "--nodes=2", "--exclusive", "--output=/dev/null", "--wrap=sleep 1")
@@ -46,14 +54,14 @@ def test_disturbed_job_ends_as_an_undisturbed_one(cluster: Cluster, tiny: Callab
     # Undisturbed: four processes of this machine, at the same time, through submitit's local launcher.
     reference = tiny(tmp_path / "undisturbed", **SETTINGS, launching={"launcher": "local"})
     undisturbed = reference.launch()
-    disturbed = tiny(tmp_path / "disturbed", **SETTINGS, launching={"notice_s": 60})
+    disturbed = tiny(tmp_path / "disturbed", **SETTINGS, launching={"notice_s": 60 * NOTICE_MINUTES})
     controller = disturbed.launch(*NODES, PYTHONPATH=str(SABOTAGE), BRAKE_S="0.4")
     disturbed.await_start(1)
     controller.send_signal(signal.SIGTERM)
     assert controller.wait(timeout=PATIENCE * 30) == 1
     job = disturbed.job()  # By itself from here on, with no controller.
-    for turn in (1, 2):  # Out of time, twice: of a minute's limit, the notice of a minute leaves nothing.
-        cluster.run("scontrol", "update", f"JobId={job}", "TimeLimit=1")
+    for turn in (1, 2):
+        run_out_of_time(cluster, job)
         disturbed.await_stop(turn)
         cluster.run("scontrol", "update", f"JobId={job}", "TimeLimit=30")
         disturbed.await_start(turn + 1)
