@@ -1,6 +1,6 @@
 """Text to tokens, end to end, against datatrove's pipeline, SentencePiece and gigatoken: megabytes of text a second.
 
-    python benchmarks/tokenize.py [--folder F] [--megabytes 300] [--workers 1 2] [--json F]
+    python benchmarks/text_to_tokens.py [--folder F] [--megabytes 300] [--workers 1 2] [--json F]
 
 Source files, documentation and translations of what is installed here become gzipped JSON lines; a BPE tokenizer of
 32,000 pieces is trained on some of them. Then, one after the other:
@@ -32,8 +32,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from benchmarks.real_text import FILES, PIECES, collect, texts, train_model
-
+from real_text import FILES, PIECES, collect, texts, train_model
 from sidewinder.config.load import load_study, parse_study, write_study
 from sidewinder.corpus.deduplicate import deduplicate_source
 from sidewinder.corpus.shard import build_shard

@@ -9,7 +9,7 @@ import sys
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from importlib import import_module
+from importlib import import_module, metadata
 from pathlib import Path
 from typing import Annotated
 
@@ -23,7 +23,23 @@ from sidewinder.graph import Graph
 from sidewinder.options import DEFAULT, Config, Into, Log
 from sidewinder.tokens.commands import register as register_tokens
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
+HELP = "Controlled studies of language-model architectures: one command a stage, and `study` for all of them."
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help=HELP,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+@app.callback(invoke_without_command=True)
+def options(
+    version: Annotated[bool, typer.Option("--version", help="Tells the version, and nothing else.")] = False,
+) -> None:
+    if version:
+        print(f"sidewinder {metadata.version('sidewinder-lm')}")
+        raise typer.Exit
 
 
 def main() -> None:
@@ -232,6 +248,9 @@ def query(
     if not text:
         for name, known in named_queries().items():
             print(f"{name:<14}{known.title}")
+            for entry in known.parameters:
+                told = f"{entry.name}={'…' if entry.required else entry.default or ''}"
+                print(f"{'':<14}--param {told:<24}{entry.meaning}")
         return
     graph = Graph(load_study(config))
     values = dict(_assignment(pair) for pair in param or [])

@@ -24,8 +24,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
 
-from sidewinder.config.corpus import PackagesReader
 from sidewinder.config.model import ModelConfig, Rope
+from sidewinder.config.readers import PackagesReader
 from sidewinder.config.study import Study, lookup_name
 from sidewinder.config.training import WITHOUT_EFFECT, Extension, Training
 from sidewinder.errors import ConfigError

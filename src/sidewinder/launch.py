@@ -31,10 +31,12 @@ _claims: list[IO[str]] = []  # Open for the life of the process: the kernel free
 
 
 def check_study(graph: Graph) -> None:
-    """Raises ConfigError for what would stop the study later: sources that are not there, results not writable."""
+    """Raises ConfigError for what would stop the study later: absent sources or packages, results not writable."""
     from sidewinder.corpus.check import check_sources
+    from sidewinder.train.writers import check_writers
 
     check_sources(graph.study)
+    check_writers(graph.study.training.writers)
     results = graph.results
     existing = next(folder for folder in [results.absolute(), *results.absolute().parents] if folder.exists())
     if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):

@@ -248,7 +248,7 @@ def test_live_results_are_read_only_too(built: Graph, tmp_path: Path) -> None:
 
 
 def test_a_missing_catalog_names_the_command_that_makes_it(tmp_path: Path) -> None:
-    with pytest.raises(CatalogError, match=r"(?s)no catalog at .*study.duckdb.*`sidewinder catalog`.*--live"):
+    with pytest.raises(CatalogError, match=r"(?s)no catalog at .*study.duckdb.*run the study.*--live"):
         query(tmp_path, "leaderboard")
     with pytest.raises(CatalogError, match="no results folder"):
         query(tmp_path / "nowhere", "leaderboard", live=True)

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import yaml
 
-from sidewinder.config.load import load_study, parse_study
+from sidewinder.config.load import load_study, parse_study, write_schema
 from sidewinder.errors import ConfigError
 
 ROOT = Path(__file__).parents[2]
@@ -61,7 +61,22 @@ MISTAKES = {
     ),
     "batch of an extension on too many processes": (
         changed("extensions", 2, "mesh", to={"data": 2}),
-        ["  extensions.2: models.", ": mesh.data (2) must divide batch_sequences (1)"],
+        ["  extensions.2.mesh: mesh.data (2) must divide batch_sequences (1) (models: hybrid, transformer)\n"],
+    ),
+    "mesh that fits neither all models nor all stages": (
+        changed("training", "mesh", to={"data": 4, "tensor": 2}),
+        [
+            "  training.mesh: mesh.tensor (2) must divide mamba2.groups (1) (models: hybrid, mamba2)\n",
+            "  extensions.1: mesh.data (4) must divide batch_sequences (2) (models: hybrid, transformer)\n",
+        ],
+    ),
+    "rates of one model": (
+        changed("models", "hybrid", "training", to={"minimum_learning_rate": 1.0}),
+        ["  models.hybrid.training: minimum_learning_rate (1) exceeds learning_rate (0.003)", "value: {'minimum_"],
+    ),
+    "budget of an extension": (
+        changed("extensions", 0, "context_tokens", to=131_072),
+        ["  extensions.0: budget_tokens (131,072) is less than one step", "(models: hybrid, transformer)"],
     ),
     "more names than there are": (
         changed("lookup", "entries", to=[2, 800_000]),
@@ -98,7 +113,7 @@ MISTAKES = {
         lambda values: values["training"].update(
             mesh={"data": 8}, batch_ramp={"start_sequences": 4, "increment_sequences": 4, "over_sequences": 64}
         ),
-        ["models.", "mesh.data (8) must divide batch_sequences (4)"],
+        ["  training.mesh: mesh.data (8)", "mesh.data (8) must divide batch_sequences (4)"],
     ),
     "context not a multiple of the chunk": (
         changed("training", "context_tokens", to=250),
@@ -113,6 +128,10 @@ MISTAKES = {
         ["models.hybrid.attention.kv_heads", "heads (2) must be a multiple of kv_heads (3)", "remedy: use 2"],
     ),
     "budget below a step": (changed("training", "budget_tokens", to=100), ["training", "less than one step"]),
+    "writer that is not installed": (
+        changed("training", "writers", to=["wandb"]),
+        ["training.writers: not installed: wandb", "remedy: pip install wandb"],
+    ),
     "missing key": (lambda values: values.pop("models"), ["models: missing"]),
     "absent folder": (
         changed("sources", "english", "reader", to={"kind": "jsonl", "path": "/no/such/folder"}),
@@ -214,3 +233,15 @@ def test_key_given_twice(tmp_path: Path) -> None:
 def test_missing_file(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="cannot read"):
         load_study(tmp_path / "absent.yaml")
+
+
+def test_file_in_another_encoding(tmp_path: Path) -> None:
+    file = tmp_path / "study.yaml"
+    file.write_bytes("study: café\n".encode("latin-1"))
+    with pytest.raises(ConfigError, match=r"study.yaml is not UTF-8(.|\n)*remedy: save it as UTF-8"):
+        load_study(file)
+
+
+def test_schema_into_no_folder(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"cannot write .*schema.json: No such file"):
+        write_schema(tmp_path / "absent" / "schema.json")

@@ -156,14 +156,14 @@ def open_catalog(database: Path) -> duckdb.DuckDBPyConnection:
     if not database.is_file():
         raise CatalogError(
             f"there is no catalog at {database}",
-            remedy="`sidewinder catalog` builds it; while jobs run, add --live to read their files as they are",
+            remedy="run the study first; while its jobs run, `sidewinder query --live` reads their files as they are",
         )
     try:
         return duckdb.connect(str(database), read_only=True)
     except duckdb.Error as error:
         raise CatalogError(
             f"cannot open {database}: {error}",
-            remedy="close the program that holds it, or rebuild it with `sidewinder catalog`; or add --live",
+            remedy="close the program that holds it, or rebuild it with `sidewinder catalog`",
         ) from None
 
 

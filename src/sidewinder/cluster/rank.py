@@ -68,7 +68,7 @@ class Rank:
             with self._guard(graph, stage, log):
                 train(graph, stage)
         except SidewinderError as error:
-            self._end(error, environment, requeue, log)
+            self._end(error, requeue, log)
         except Exception as error:
             log.failed(error, permanent=False)
             raise
@@ -105,7 +105,7 @@ class Rank:
         if count >= graph.study.cluster.attempts:
             raise ClusterError(f"{stage.title}: {count} attempts in a row failed without a newer save")
 
-    def _end(self, error: SidewinderError, environment: JobEnvironment, requeue: Any, log: JobLog) -> None:
+    def _end(self, error: SidewinderError, requeue: Any, log: JobLog) -> None:
         """Leaves after a stop or an error that is the user's to mend. Does not return."""
         from sidewinder.train.signals import TrainingStopped
 

@@ -8,17 +8,7 @@ from pydantic import Field, model_validator
 
 from sidewinder.config.base import Count, Share, Strict
 from sidewinder.config.filters import Deduplicate, Filter
-from sidewinder.config.readers import JsonlReader, PackagesReader, ParquetReader, Reader, TextReader
-
-__all__ = [
-    "JsonlReader",
-    "Lookup",
-    "PackagesReader",
-    "ParquetReader",
-    "Reader",
-    "Source",
-    "TextReader",
-]
+from sidewinder.config.readers import Reader
 
 
 class Source(Strict):

@@ -43,7 +43,10 @@ def write_study(study: Study, path: Path) -> None:
 def write_schema(path: Path) -> None:
     """Writes the JSON schema (draft 2020-12) of a study."""
     schema = {"$schema": "https://json-schema.org/draft/2020-12/schema", **Study.model_json_schema()}
-    path.write_text(json.dumps(schema, indent=2) + "\n")
+    try:
+        path.write_text(json.dumps(schema, indent=2) + "\n")
+    except OSError as error:
+        raise ConfigError(f"cannot write {path}: {error.strerror}", remedy="name another file") from None
 
 
 def _read(path: Path) -> Any:
@@ -51,6 +54,8 @@ def _read(path: Path) -> Any:
         text = path.read_text()
     except OSError as error:
         raise ConfigError(f"cannot read {path}: {error.strerror}", remedy="name a study with --config FILE") from None
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path} is not UTF-8 text: {error}", remedy="save it as UTF-8") from None
     try:
         return json.loads(text) if path.suffix == ".json" else _parse_yaml(text)
     except ValueError as error:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from difflib import get_close_matches
 from typing import Annotated, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, ValidationError, model_validator
 
 from sidewinder.config.base import Name, Share, Strict
 from sidewinder.config.cluster import Cluster
@@ -114,24 +114,54 @@ class Study(Strict):
         return self
 
     @model_validator(mode="after")
-    def _meshes_fit(self) -> Self:
-        for name, model in self.models.items():
-            stages = {f"models.{name}": self.training_of(name)}
-            for place, extension in enumerate(self.extensions):
-                if name in extension.models:
-                    stages[f"extensions.{place}: models.{name}"] = self.extension_of(name, extension)
-            for key, training in stages.items():
-                for size in training.batches.sizes:  # More than one where the batch ramps up.
-                    found = misfits(
-                        training.mesh,
-                        model,
-                        batch_sequences=size,
-                        micro=training.micro_batch_sequences,
-                        context_tokens=training.context_tokens,
-                    )
-                    if found:
-                        raise ValueError(f"{key}: {'; '.join(found)}")
+    def _stages_fit(self) -> Self:
+        told: dict[str, list[str]] = {}
+        """Models by what is wrong with their stage, in order of appearance."""
+        for name in self.models:
+            for key, mistake in self._mistakes(name):
+                told.setdefault(f"{key}: {mistake}", []).append(name)
+        if told:
+            lines = [f"{mistake} (models: {', '.join(sorted(names))})" for mistake, names in told.items()]
+            raise ValueError("\n  ".join(lines))
         return self
+
+    def _mistakes(self, name: str) -> Iterator[tuple[str, str]]:
+        """Key and mistake of each stage of a model that cannot be: its settings contradict, or do not fit its mesh."""
+        own = self.models[name].training
+        try:
+            training = self.training_of(name)
+        except ValidationError as error:
+            yield f"models.{name}.training", _message(error)
+            return
+        mesh_key = f"models.{name}.training.mesh" if own.mesh else "training.mesh"
+        pretraining = self._misfits(name, training)
+        yield from ((mesh_key, mistake) for mistake in pretraining)
+        for place, extension in enumerate(self.extensions):
+            if name not in extension.models:
+                continue
+            key = f"extensions.{place}"
+            try:
+                training = self.extension_of(name, extension)
+            except ValidationError as error:
+                yield key, _message(error)
+                continue
+            told = [] if extension.mesh else pretraining  # Once is enough for a mesh that it inherits.
+            key = f"{key}.mesh" if extension.mesh else key
+            yield from ((key, mistake) for mistake in self._misfits(name, training) if mistake not in told)
+
+    def _misfits(self, name: str, training: Training) -> list[str]:
+        found = [
+            mistake
+            for size in training.batches.sizes  # More than one where the batch ramps up.
+            for mistake in misfits(
+                training.mesh,
+                self.models[name],
+                batch_sequences=size,
+                micro=training.micro_batch_sequences,
+                context_tokens=training.context_tokens,
+            )
+        ]
+        return list(dict.fromkeys(found))
 
     def training_of(self, model: str) -> Training:
         """Training settings of a model's pretraining, its own settings over the study's."""
@@ -172,6 +202,11 @@ class Study(Strict):
 def lookup_name(extension: Extension) -> str:
     """Source of an extension's own look-up documents: `lookup_4096`."""
     return f"{LOOKUP}_{extension.context_tokens}"
+
+
+def _message(error: ValidationError) -> str:
+    """What is wrong with a stage's settings, taken together."""
+    return "; ".join(detail["msg"].removeprefix("Value error, ") for detail in error.errors())
 
 
 def _near_multiples(step: int, wanted: int) -> str:

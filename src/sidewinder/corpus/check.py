@@ -114,5 +114,5 @@ def _nearest_path(text: str) -> str:
     while not path.parent.exists():
         path = path.parent
     beside = sorted(str(entry) for entry in path.parent.iterdir()) if path.parent.is_dir() else []
-    near = get_close_matches(str(path), [*beside], n=1, cutoff=0.0)
+    near = get_close_matches(str(path), beside, n=1)
     return near[0] if near else "-"

@@ -125,7 +125,7 @@ def _data_set(storage: Storage, reader: HuggingFaceReader, folder: str) -> list[
         known = sorted({split for splits in of_split.values() for split in splits})
         raise DataError(
             f"{folder} has no split {reader.split!r}; it has {', '.join(known) or 'train alone'}",
-            remedy="mend the reader's split in config.yaml",
+            remedy="mend the reader's split",
         )
     return found
 
@@ -162,10 +162,10 @@ def _name(split: str) -> str:
 def _nothing(reader: FilesKind, storage: Storage, folder: str, pattern: str) -> DataError:
     """Why a path gave no file."""
     if not storage.remote and not Path(folder).exists():
-        return DataError(f"{folder} does not exist", remedy="mend the path in config.yaml, or put the files there")
+        return DataError(f"{folder} does not exist", remedy="mend the path, or put the files there")
     wanted = (pattern,) if pattern else patterns(reader)
     lacks = "does not exist, or holds" if storage.remote else "holds"
     return DataError(
         f"{folder} {lacks} no file that matches {' or '.join(wanted[:2])}",
-        remedy="mend the path or the kind of reader in config.yaml, or put the files there",
+        remedy="mend the path or the kind of reader, or put the files there",
     )

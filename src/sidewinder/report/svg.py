@@ -12,8 +12,7 @@ from dataclasses import dataclass, field
 
 from markupsafe import Markup, escape
 
-FONT = 12  # Pixels of the view box; CHARACTER is the mean width of one at this size.
-CHARACTER = 6.4
+CHARACTER = 6.4  # Mean width of one, in pixels of the view box.
 
 
 def fixed(value: float) -> str:

@@ -13,7 +13,7 @@ import typer
 
 from sidewinder.config import load_study
 from sidewinder.graph import Graph
-from sidewinder.options import Config, Log
+from sidewinder.options import DEFAULT, Config, Log
 
 Tokens = Annotated[Path, typer.Argument(help="A shard's folder or prefix, or a blend.json.")]
 
@@ -27,7 +27,7 @@ def register(app: typer.Typer, logged: Callable[[Path | None], AbstractContextMa
     def encode(
         context: typer.Context,
         into: Annotated[Path | None, typer.Option(help="The folder to fill, as `sidewinder plan` lists it.")] = None,
-        config: Config = Path("config.yaml"),
+        config: Config = DEFAULT,
         threads: Annotated[int, typer.Option(min=1, help="Threads that encode.")] = 1,
         log: Log = None,
     ) -> None:

@@ -129,20 +129,24 @@ def open_writers(
 ) -> Writers:
     """Writers of a stage by their names in `training.writers`.
 
-    Raises ConfigError that names every package that is not installed, or says why one of them cannot begin.
+    Raises ConfigError as `check_writers`, or one that says why one of them cannot begin.
     """
     names = list(dict.fromkeys(names))
-    missing = [name for name in names if not _installed(name)]
-    if missing:
-        raise ConfigError(
-            f"training.writers: not installed: {', '.join(missing)}",
-            remedy=f"pip install {' '.join(missing)}, or take them out of training.writers",
-        )
+    check_writers(names)
     make: dict[str, Callable[[], Writer]] = {
         "tensorboard": lambda: TensorBoard(folder),
         "wandb": lambda: Wandb(folder, study, title, identity),
     }
     return Writers({name: make[name]() for name in names}, warn)
+
+
+def check_writers(names: Sequence[str]) -> None:
+    """Raises ConfigError that names every writer whose package is not installed."""
+    if missing := [name for name in names if not _installed(name)]:
+        raise ConfigError(
+            f"training.writers: not installed: {', '.join(missing)}",
+            remedy=f"pip install {' '.join(missing)}, or take them out of training.writers",
+        )
 
 
 def _installed(name: str) -> bool:
