@@ -14,6 +14,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from sidewinder.config.model import Attention, Mamba1, Mamba2, Mlp, ModelConfig
 from sidewinder.model import LanguageModel, flops_per_token, init_weights
+from sidewinder.model.count import stage_flops_per_token
 
 VOCABULARY, SEQUENCES, LENGTH = 97, 2, 64
 SIZES = ModelConfig(
@@ -60,3 +61,10 @@ def test_attention_counts_the_half_of_all_pairs_that_it_may_see() -> None:
     assert by_operation["aten.bmm"] == 3 * ATTENTION * LENGTH
     growth = flops_per_token(config, VOCABULARY, 2 * LENGTH) - flops_per_token(config, VOCABULARY, LENGTH)
     assert growth == by_operation["aten.bmm"] / 2
+
+
+def test_documents_that_attention_sees_alone_have_no_count_of_their_own() -> None:
+    for pattern, reset, known in [("M-*-", True, False), ("M-*-", False, True), ("mM-", True, True)]:
+        config, _ = counted(pattern)
+        flops = stage_flops_per_token(config, VOCABULARY, LENGTH, reset_documents=reset)
+        assert flops == (flops_per_token(config, VOCABULARY, LENGTH) if known else None)

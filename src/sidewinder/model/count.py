@@ -62,6 +62,17 @@ def flops_per_token(config: ModelConfig, vocab_size: int, context: int) -> int:
     return 3 * forward
 
 
+def stage_flops_per_token(config: ModelConfig, vocab_size: int, context: int, *, reset_documents: bool) -> int | None:
+    """`flops_per_token` of a training stage; None where attention sees each document alone.
+
+    What it then computes depends on the documents' lengths: with documents of 1,000 tokens the count for whole
+    sequences would be 3.5 times too high at 128K, and for models with attention alone.
+    """
+    if reset_documents and "*" in config.layers:
+        return None
+    return flops_per_token(config, vocab_size, context)
+
+
 def _layer_flops(letter: str, config: ModelConfig, context: int) -> int:
     hidden = config.hidden_size
     if letter == "*":

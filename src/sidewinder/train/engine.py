@@ -19,7 +19,7 @@ from torch import Tensor
 
 from sidewinder.config.training import Training
 from sidewinder.model import LanguageModel
-from sidewinder.model.count import flops_per_token
+from sidewinder.model.count import stage_flops_per_token
 from sidewinder.ops.cross_entropy import IGNORED
 from sidewinder.train.batch import Part, parts_of
 from sidewinder.train.device import precision, prepare_torch
@@ -67,9 +67,14 @@ class Engine:
         self.parameters = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
         self.optimizer = make_optimizer(self.model, training)
         self.meter = Meter(
-            flops_per_token(self.model.config, self.model.vocab_size, training.context_tokens),
+            stage_flops_per_token(
+                self.model.config,
+                self.model.vocab_size,
+                training.context_tokens,
+                reset_documents=training.reset_documents,
+            ),
             self.world.size,
-            peak_of(self.device) if training.precision == "bfloat16" else None,
+            peak_of(self.device) if training.precision == "bfloat16" and training.float8 == "none" else None,
             self.batches.bytes_per_token,
         )
 

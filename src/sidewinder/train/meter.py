@@ -17,10 +17,12 @@ DATA_WAIT, CHECKPOINT_STALL = "data_wait_s", "checkpoint_stall_s"
 class Meter:
     """The constants of a stage, and the waiting since its last row."""
 
-    flops_per_token: float
+    flops_per_token: float | None
+    """None where it is not known; then no utilisation is told."""
     device_count: int = 1
     peak_flops_per_s: float | None = None
-    """Of one device, for the arithmetic in use; None where it is not known, and then no utilisation is told."""
+    """Of one device, for the arithmetic in use; None where it is not known, as where layers multiply in float8 and
+    others do not; then no utilisation is told."""
     bytes_per_token: float | None = None
     """Bytes of text that a token of the training data stands for; None where it is not known."""
     _waited_s: dict[str, float] = field(default_factory=lambda: {DATA_WAIT: 0.0, CHECKPOINT_STALL: 0.0})

@@ -13,7 +13,7 @@ from torch import Tensor
 from sidewinder.graph import Graph, Stage
 from sidewinder.model import LanguageModel
 from sidewinder.model.checkpoint import save_weights
-from sidewinder.model.count import count_parameters, flops_per_token
+from sidewinder.model.count import count_parameters, stage_flops_per_token
 from sidewinder.record import Job, check, write_atomically
 from sidewinder.tokens.loader import BlendLoader
 from sidewinder.tokens.manifest import read_blend
@@ -106,7 +106,9 @@ def _facts(stage: Stage, vocab_size: int, metrics: Metrics) -> dict[str, Any]:
     return {
         "parameters": counts.total,
         "non_embedding_parameters": counts.non_embedding,
-        "flops_per_token": flops_per_token(stage.model, vocab_size, training.context_tokens),
+        "flops_per_token": stage_flops_per_token(
+            stage.model, vocab_size, training.context_tokens, reset_documents=training.reset_documents
+        ),
         "steps": training.steps,
         "tokens": training.tokens,
         "final_loss": metrics.steps[-1]["loss"] if metrics.steps else None,
