@@ -23,7 +23,7 @@ from sidewinder.evaluate.subject import Subject
 from sidewinder.record import file_digest
 
 from .hungry import Hungry
-from .local_sets import TABLE, arc, piqa, truthfulqa, write
+from .local_sets import TABLE, arc, mmlu, piqa, race, truthfulqa, write
 
 
 @pytest.fixture
@@ -59,6 +59,28 @@ def test_what_is_bad_is_named_and_the_rest_goes_on(hybrid: Subject, data: Path, 
         EvaluationError, match=r"no task of the suite could be run:\n.*sidewinder_nothing(.|\n)*openbookqa"
     ):
         harness.run(hybrid, suite(tasks=["sidewinder_nothing", "openbookqa"]), tmp_path / "b", data=data)
+
+
+@pytest.mark.parametrize(
+    ("task", "place", "row", "told"),
+    [
+        ("mmlu_anatomy", ("cais/mmlu", "anatomy"), {"question": None}, "UndefinedError: 'None' has no attribute"),
+        ("race", ("EleutherAI/race", "high"), {"problems": "[{'question': 'cut sho"}, "SyntaxError: unterminated"),
+    ],
+)
+def test_a_bad_value_in_one_row_is_named_and_the_rest_goes_on(
+    hybrid: Subject, data: Path, tmp_path: Path, task: str, place: tuple[str, str], row: dict[str, Any], told: str
+) -> None:
+    """Not in the first row, which is looked at as early as the task is loaded."""
+    make = {"mmlu_anatomy": mmlu, "race": race}[task]
+    rows = [make(random.Random(at), at) for at in range(8)]
+    for split in ("test", "validation", "dev"):
+        write(data, *place, split, rows)
+    rows[5] |= row
+    write(data, *place, "test", rows)
+    outcome = harness.run(hybrid, suite(tasks=[task, "piqa"], samples=8), tmp_path / "a", data=data)
+    assert f"lm-eval task '{task}' fails on its data: {told}" in outcome.facts["missing"][f"{task}-0shot"]
+    assert {score.task for score in outcome.scores} == {"piqa"}
 
 
 def test_what_can_be_mended_leaves_the_suite_unfinished_and_the_rest_done(

@@ -8,6 +8,7 @@ out, unless that can be mended without changing the suite (mendable.py), which l
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import sys
 from collections.abc import Callable
@@ -16,6 +17,8 @@ from functools import partial
 from importlib import metadata
 from pathlib import Path
 from typing import Any
+
+from jinja2 import TemplateError
 
 from sidewinder.config.suites import Harness
 from sidewinder.errors import EvaluationError, SidewinderError
@@ -40,6 +43,19 @@ from lm_eval import evaluator  # isort: skip
 from lm_eval.tasks import TaskManager  # isort: skip
 
 BOOTSTRAP_ROUNDS = 1000  # For metrics whose standard error has no formula.
+OF_THE_DATA = (
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
+    LookupError,
+    RecursionError,
+    SyntaxError,  # Of values that are read as Python, such as RACE's.
+    TemplateError,
+    TypeError,
+    ValueError,
+    re.error,
+)
+"""What a task's code raises where a value is not what it reads; another RuntimeError is the model's or the device's."""
 
 
 @dataclass
@@ -206,7 +222,7 @@ def _evaluated(lm: Any, loaded: dict[str, Any], suite: Harness, unit: Unit) -> d
         )
     except SidewinderError:
         raise
-    except (KeyError, TypeError, ValueError, AttributeError, IndexError, AssertionError) as error:
+    except OF_THE_DATA as error:
         raise EvaluationError(
             f"lm-eval task {unit.task!r} fails on its data: {type(error).__name__}: {error}",
             remedy="compare the data set's columns with those that the task reads, or leave the task out",
