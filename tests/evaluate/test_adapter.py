@@ -75,10 +75,18 @@ def test_generations_equal_those_of_hf(pair: tuple[SidewinderLM, HFLM], texts: l
     first = ours.generate_until(requests("generate_until", arguments), disable_tqdm=True)
     stops = [{**plain, "until": [made[5:8], "never said"]} for made in first]
     arguments += [(context, stop) for (context, _), stop in zip(arguments, stops, strict=True)]
+    arguments += [(texts[0][:40], {"until": ["never said"], name: 7}) for name in ("max_new_tokens", "max_tokens")]
     found = ours.generate_until(requests("generate_until", arguments), disable_tqdm=True)
     assert found[:5] == first
-    assert [len(text) for text in found[5:]] <= [5] * 5
+    assert [len(text) for text in found[5:10]] <= [5] * 5
     assert found == theirs.generate_until(requests("generate_until", arguments), disable_tqdm=True)
+
+
+@pytest.mark.parametrize("name", ["max_gen_toks", "max_new_tokens", "max_tokens", "max_completion_tokens"])
+def test_the_length_of_an_answer_has_the_names_that_hf_takes(hybrid: Subject, name: str) -> None:
+    model = SidewinderLM(subject=hybrid)
+    settings = [{"until": "x", name: 5}, {"until": None, name: 5, "do_sample": False, "temperature": 1.0}]
+    assert [model._generation_settings(each) for each in settings] == [(["x"], 5), ([], 5)]
 
 
 def test_is_registered_and_loads_from_files(hybrid: Subject, tmp_path: Path) -> None:
@@ -155,8 +163,9 @@ def test_phonebook_prompts_are_books_that_fit_and_hold_the_answer(hybrid: Subjec
 
 def test_what_cannot_be_generated_or_scored_is_named(hybrid: Subject) -> None:
     model = SidewinderLM(subject=hybrid)
-    with pytest.raises(EvaluationError, match="asks for sampled text"):
-        model.generate_until(requests("generate_until", [("a", {"do_sample": True, "temperature": 0.7})]))
+    for sampled in ({"do_sample": True, "temperature": 0.7}, {"temperature": 0.8}, {"do_sample": True}):
+        with pytest.raises(EvaluationError, match="asks for sampled text"):
+            model.generate_until(requests("generate_until", [("a", {"max_gen_toks": 4, **sampled})]))
     with pytest.raises(EvaluationError, match="generates up to 256 tokens, but the model reads 96 in all"):
         model.generate_until(requests("generate_until", [("a", {"until": ["\n"]})]))
     with pytest.raises(EvaluationError, match=r"continuation ' b b b.* of 'a' has \d+ tokens; the model reads 1 to 96"):

@@ -18,6 +18,7 @@ import torch
 from lm_eval.api.instance import Instance
 from lm_eval.api.model import TemplateLM
 from lm_eval.api.registry import register_model
+from lm_eval.models.utils import normalize_gen_kwargs
 from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
 
 from sidewinder.errors import EvaluationError
@@ -239,20 +240,22 @@ class SidewinderLM(TemplateLM):
         return {one.key: text for one, text in zip(batch, texts, strict=True)}
 
     def _generation_settings(self, settings: dict[str, Any]) -> tuple[list[str], int]:
-        """Stop strings and the number of tokens. Raises EvaluationError where sampling is asked for."""
-        if settings.get("do_sample") and settings.get("temperature", 1.0) > 0:
+        """Stop strings and the number of tokens as lm-eval's `hf` reads them: the number has several names, and a
+        temperature alone asks for sampled text. Raises EvaluationError where that is asked for.
+        """
+        read = normalize_gen_kwargs(settings, MOST_GENERATED_TOKENS)
+        if read["do_sample"]:
             raise EvaluationError(
                 f"a task asks for sampled text ({settings}), but generation here is greedy",
                 remedy="set do_sample to false in the task's generation_kwargs",
             )
-        most_tokens = int(settings.get("max_gen_toks", MOST_GENERATED_TOKENS))
+        most_tokens = read["max_gen_toks"]
         if most_tokens >= self.max_length:
             raise EvaluationError(
                 f"a task generates up to {most_tokens} tokens, but the model reads {self.max_length} in all",
                 remedy="lower max_gen_toks in the task, or evaluate a checkpoint with a longer context",
             )
-        until = settings.get("until") or []
-        return [until] if isinstance(until, str) else list(until), most_tokens
+        return [stop for stop in read["until"] if stop], most_tokens
 
     def _ends(self, stops: list[str]) -> Callable[[int, list[int]], bool]:
         eos, longest = self.subject.start, max((len(stop.encode()) for stop in stops), default=0)
