@@ -161,6 +161,16 @@ def test_phonebook_prompts_are_books_that_fit_and_hold_the_answer(hybrid: Subjec
     assert number_results({"answer": "12345"}, [""]) == {"exact_match": 0.0, "digit_agreement": 0.0}
 
 
+def test_a_phonebooks_numbers_fit_what_a_model_may_generate(hybrid: Subject) -> None:
+    """A digit is a token here, and so is the space before the first."""
+    settings = {"lengths_tokens": [300], "books": 2}
+    (sample, _) = phonebook_samples(hybrid, "standard", **settings, digits=15)
+    assert len(sample["answer"]) == 15
+    for variant in ("standard", "reversed"):
+        with pytest.raises(EvaluationError, match="number of 16 digits takes 17 tokens, and its answer has 16"):
+            phonebook_samples(hybrid, variant, **settings, digits=16)
+
+
 def test_what_cannot_be_generated_or_scored_is_named(hybrid: Subject) -> None:
     model = SidewinderLM(subject=hybrid)
     for sampled in ({"do_sample": True, "temperature": 0.7}, {"temperature": 0.8}, {"do_sample": True}):

@@ -24,7 +24,7 @@ from sidewinder.tokenizer import MODEL, load
 
 BOOKS, QUERIES, DIGITS, LENGTHS = 100, 1, 7, (4096,)
 ROOM_TOKENS = 16
-"""For the answer: a space, a number and the newline."""
+"""For the answer, a space and a number; what the tasks' YAML files let a model generate."""
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ def phonebook_samples(
     Shots are other entries of the same book, asked and answered before; every one of a book's `queries` comes after the
     same shots and no other query. The reversed form asks one question a book, and takes no shots: it is asked before
     there is a book to answer from. Raises EvaluationError where shots are asked of it, and where a length has no room
-    for the questions.
+    for the questions or the answer none for the digits.
     """
     if variant == book.REVERSED and shots:
         raise EvaluationError(
@@ -103,6 +103,12 @@ def _asked_alone(counter: Any, prompt: Prompt, shots: int) -> Iterator[dict[str,
     for question, start in zip(prompt.questions[shots:], starts[shots:], strict=True):
         asked = text[: starts[shots]] + text[start : question.first]
         number = text[question.first : question.last].strip()
+        tokens = len(counter.encode(f" {number}"))
+        if tokens > ROOM_TOKENS:
+            raise EvaluationError(
+                f"a phonebook's number of {len(number)} digits takes {tokens} tokens, and its answer has {ROOM_TOKENS}",
+                remedy="ask for fewer `digits`",
+            )
         yield {"prompt": asked, "answer": number, **question.about, "prompt_tokens": len(counter.encode(asked))}
 
 
