@@ -300,6 +300,26 @@ def test_too_little_memory_is_tried_with_half_the_batch(hybrid: Subject, data: P
     assert harness.run(hybrid, smaller, tmp_path / "c", data=data, identity="one").scores == found.scores
 
 
+def test_copies_of_common_beginnings_are_made_smaller_where_the_memory_is_little(
+    hybrid: Subject, tmp_path: Path
+) -> None:
+    """One question's choices have a beginning of which there is room for one copy, but not for four."""
+    data = tmp_path / "data"
+    rows = [arc(random.Random(at), at) for at in range(6)]
+    for row in rows:
+        row["question"] *= 4
+    for split in ("train", "validation", "test"):
+        write(data, "allenai/ai2_arc", "ARC-Easy", split, rows)
+    asked = suite(tasks=["arc_easy"], batch_tokens=4000)
+    hybrid.context_tokens = 400
+    wanted = harness.run(hybrid, asked, tmp_path / "a", data=data)
+    hybrid.model = Hungry(hybrid.model, 10**6, holds=300)
+    with pytest.raises(EvaluationError, match="set the suite's `batch_tokens` below 2000"):
+        harness.run(hybrid, asked, tmp_path / "b", data=data)
+    found = harness.run(hybrid, asked.model_copy(update={"batch_tokens": 300}), tmp_path / "c", data=data)
+    assert [score.value for score in found.scores] == pytest.approx([score.value for score in wanted.scores])
+
+
 def test_a_part_is_taken_over_only_under_the_name_that_its_scores_have(hybrid: Subject, tmp_path: Path) -> None:
     for shots, variants in (([0], {None}), ([0, 2], {"0-shot", "2-shot"})):
         tasks = [{"task": "sidewinder_phonebook", "shots": shots}]
