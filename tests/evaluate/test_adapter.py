@@ -17,7 +17,7 @@ from sidewinder.errors import EvaluationError
 from sidewinder.evaluate.adapter import SidewinderLM, fitted
 from sidewinder.evaluate.command_line import run
 from sidewinder.evaluate.journal import Journal
-from sidewinder.evaluate.made_tasks import number_results, phonebook_samples
+from sidewinder.evaluate.made_tasks import counter_of, number_results, phonebook_samples
 from sidewinder.evaluate.subject import Subject
 from sidewinder.export.tokenizer import write_tokenizer
 from sidewinder.export.write import write_model
@@ -119,15 +119,20 @@ def test_an_export_folder_gives_what_its_checkpoint_gives(hybrid: Subject, tmp_p
         SidewinderLM(pretrained=folder, dtype="float8")
 
 
+@pytest.mark.parametrize(
+    ("name", "beside"), [("pretrained", "checkpoint"), ("pretrained", "export"), ("checkpoint", "export")]
+)
 def test_lm_evals_own_command_knows_the_model_and_our_tasks(
-    hybrid: Subject, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    hybrid: Subject, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, beside: str
 ) -> None:
+    """The tokenizer is in the checkpoint's folder, or in that of its export, where a stage of a study has it."""
     import lm_eval.evaluator
 
     monkeypatch.setattr(lm_eval.evaluator, "add_env_info", lambda results: None)  # Takes seconds.
     save_model(hybrid.model, tmp_path / "checkpoint", context_tokens=96)
-    (tmp_path / "checkpoint" / "tokenizer.model").write_bytes(hybrid.tokenizer.serialized_model_proto())
-    given = f"--model sidewinder --model_args pretrained={tmp_path / 'checkpoint'} --tasks sidewinder_phonebook"
+    (tmp_path / beside).mkdir(exist_ok=True)
+    (tmp_path / beside / "tokenizer.model").write_bytes(hybrid.tokenizer.serialized_model_proto())
+    given = f"--model sidewinder --model_args {name}={tmp_path / 'checkpoint'} --tasks sidewinder_phonebook"
     settings = f"--output_path {tmp_path / 'out'} --log_samples"
     run([*given.split(), *settings.split(), "--metadata", json.dumps(BOOKS)])
     (results,) = (tmp_path / "out").rglob("results*.json")
@@ -136,6 +141,20 @@ def test_lm_evals_own_command_knows_the_model_and_our_tasks(
     (samples,) = (tmp_path / "out").rglob("samples*.jsonl")
     prompts = [json.loads(line)["arguments"]["gen_args_0"]["arg_0"] for line in samples.read_text().splitlines()]
     assert prompts == [sample["prompt"] for sample in phonebook_samples(hybrid, "standard", **BOOKS)]
+
+
+def test_a_tokenizer_that_prompts_are_counted_by_is_named_where_it_is_not_there(pair: Any, tmp_path: Path) -> None:
+    exported = counter_of({"pretrained": str(tmp_path / "export")})
+    (tmp_path / "export" / "tokenizer.model").unlink()
+    by_transformers = counter_of({"pretrained": str(tmp_path / "export")})
+    assert by_transformers.encode("Ann: 12345\n") == exported.encode("Ann: 12345\n")
+    with pytest.raises(EvaluationError, match="needs a tokenizer\n  remedy: name it"):
+        counter_of({"seed": 1})
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(
+        EvaluationError, match=r"no tokenizer at .*empty/tokenizer.model or .*, and transformers has none"
+    ):
+        counter_of({"checkpoint": str(tmp_path / "empty")})
 
 
 BOOKS: dict[str, Any] = {"lengths_tokens": [80], "books": 5, "queries": 1, "digits": 3}
