@@ -119,9 +119,7 @@ def test_an_export_folder_gives_what_its_checkpoint_gives(hybrid: Subject, tmp_p
         SidewinderLM(pretrained=folder, dtype="float8")
 
 
-@pytest.mark.parametrize(
-    ("name", "beside"), [("pretrained", "checkpoint"), ("pretrained", "export"), ("checkpoint", "export")]
-)
+@pytest.mark.parametrize(("name", "beside"), [("pretrained", "checkpoint"), ("checkpoint", "export")])
 def test_lm_evals_own_command_knows_the_model_and_our_tasks(
     hybrid: Subject, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, beside: str
 ) -> None:
@@ -148,6 +146,8 @@ def test_a_tokenizer_that_prompts_are_counted_by_is_named_where_it_is_not_there(
     (tmp_path / "export" / "tokenizer.model").unlink()
     by_transformers = counter_of({"pretrained": str(tmp_path / "export")})
     assert by_transformers.encode("Ann: 12345\n") == exported.encode("Ann: 12345\n")
+    (tmp_path / "stage").mkdir()
+    assert counter_of({"pretrained": tmp_path / "stage", "tokenizer": tmp_path}).encode("Ann") == exported.encode("Ann")
     with pytest.raises(EvaluationError, match="needs a tokenizer\n  remedy: name it"):
         counter_of({"seed": 1})
     (tmp_path / "empty").mkdir()

@@ -96,24 +96,24 @@ def _spec(manager: TaskManager, unit: Unit, suite: Harness, subject: Subject, da
             seed=suite.seed,
         )
         return _config(manager, unit.task) | {"custom_dataset": _given(made)}
-    made = ruler.make(
-        unit.task,
-        length,
-        samples,
-        subject.encode,
-        seed=suite.seed,
-        data=data if isinstance(data, LocalData) else None,
-        haystack=suite.haystack,
-    )
-    if isinstance(data, HubData) and unit.task in QA_FILES:
-        place, address = FILES[unit.task]
-        data.note(place, _module("ruler/qa_utils.py").download_json(address))  # Which keeps what it has got.
+    made = _ruler_samples(unit, length, samples, suite, subject, data)
     config = _config(manager, unit.task) | {"num_fewshot": 0}  # An example would be another sample of that length.
     metric = config["metric_list"][0] | {"metric": str(length)}
     own: dict[str, Any] = {"custom_dataset": _given(made), "metric_list": [metric, metric | {"metric": "4096"}]}
     if unit.task in QA_FILES:
         own["process_results"] = best_reference
     return config | own
+
+
+def _ruler_samples(
+    unit: Unit, length: int, samples: int, suite: Harness, subject: Subject, data: LocalData | HubData | None
+) -> list[dict[str, Any]]:
+    folder = data if isinstance(data, LocalData) else None
+    made = ruler.make(unit.task, length, samples, subject.encode, seed=suite.seed, data=folder, haystack=suite.haystack)
+    if isinstance(data, HubData) and unit.task in QA_FILES:
+        place, address = FILES[unit.task]
+        data.note(place, _module("ruler/qa_utils.py").download_json(address))  # Which keeps what it has got.
+    return made
 
 
 def _config(manager: TaskManager, task: str) -> dict[str, Any]:
