@@ -17,7 +17,7 @@ from sidewinder.errors import EvaluationError
 from sidewinder.evaluate.adapter import SidewinderLM, fitted
 from sidewinder.evaluate.command_line import run
 from sidewinder.evaluate.journal import Journal
-from sidewinder.evaluate.made_tasks import number_results, phonebook_samples
+from sidewinder.evaluate.made_tasks import counter_of, number_results, phonebook_samples
 from sidewinder.evaluate.subject import Subject
 from sidewinder.export.tokenizer import write_tokenizer
 from sidewinder.export.write import write_model
@@ -75,10 +75,18 @@ def test_generations_equal_those_of_hf(pair: tuple[SidewinderLM, HFLM], texts: l
     first = ours.generate_until(requests("generate_until", arguments), disable_tqdm=True)
     stops = [{**plain, "until": [made[5:8], "never said"]} for made in first]
     arguments += [(context, stop) for (context, _), stop in zip(arguments, stops, strict=True)]
+    arguments += [(texts[0][:40], {"until": ["never said"], name: 7}) for name in ("max_new_tokens", "max_tokens")]
     found = ours.generate_until(requests("generate_until", arguments), disable_tqdm=True)
     assert found[:5] == first
-    assert [len(text) for text in found[5:]] <= [5] * 5
+    assert [len(text) for text in found[5:10]] <= [5] * 5
     assert found == theirs.generate_until(requests("generate_until", arguments), disable_tqdm=True)
+
+
+@pytest.mark.parametrize("name", ["max_gen_toks", "max_new_tokens", "max_tokens", "max_completion_tokens"])
+def test_the_length_of_an_answer_has_the_names_that_hf_takes(hybrid: Subject, name: str) -> None:
+    model = SidewinderLM(subject=hybrid)
+    settings = [{"until": "x", name: 5}, {"until": None, name: 5, "do_sample": False, "temperature": 1.0}]
+    assert [model._generation_settings(each) for each in settings] == [(["x"], 5), ([], 5)]
 
 
 def test_is_registered_and_loads_from_files(hybrid: Subject, tmp_path: Path) -> None:
@@ -111,15 +119,18 @@ def test_an_export_folder_gives_what_its_checkpoint_gives(hybrid: Subject, tmp_p
         SidewinderLM(pretrained=folder, dtype="float8")
 
 
+@pytest.mark.parametrize(("name", "beside"), [("pretrained", "checkpoint"), ("checkpoint", "export")])
 def test_lm_evals_own_command_knows_the_model_and_our_tasks(
-    hybrid: Subject, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    hybrid: Subject, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, beside: str
 ) -> None:
+    """The tokenizer is in the checkpoint's folder, or in that of its export, where a stage of a study has it."""
     import lm_eval.evaluator
 
     monkeypatch.setattr(lm_eval.evaluator, "add_env_info", lambda results: None)  # Takes seconds.
     save_model(hybrid.model, tmp_path / "checkpoint", context_tokens=96)
-    (tmp_path / "checkpoint" / "tokenizer.model").write_bytes(hybrid.tokenizer.serialized_model_proto())
-    given = f"--model sidewinder --model_args pretrained={tmp_path / 'checkpoint'} --tasks sidewinder_phonebook"
+    (tmp_path / beside).mkdir(exist_ok=True)
+    (tmp_path / beside / "tokenizer.model").write_bytes(hybrid.tokenizer.serialized_model_proto())
+    given = f"--model sidewinder --model_args {name}={tmp_path / 'checkpoint'} --tasks sidewinder_phonebook"
     settings = f"--output_path {tmp_path / 'out'} --log_samples"
     run([*given.split(), *settings.split(), "--metadata", json.dumps(BOOKS)])
     (results,) = (tmp_path / "out").rglob("results*.json")
@@ -128,6 +139,22 @@ def test_lm_evals_own_command_knows_the_model_and_our_tasks(
     (samples,) = (tmp_path / "out").rglob("samples*.jsonl")
     prompts = [json.loads(line)["arguments"]["gen_args_0"]["arg_0"] for line in samples.read_text().splitlines()]
     assert prompts == [sample["prompt"] for sample in phonebook_samples(hybrid, "standard", **BOOKS)]
+
+
+def test_a_tokenizer_that_prompts_are_counted_by_is_named_where_it_is_not_there(pair: Any, tmp_path: Path) -> None:
+    exported = counter_of({"pretrained": str(tmp_path / "export")})
+    (tmp_path / "export" / "tokenizer.model").unlink()
+    by_transformers = counter_of({"pretrained": str(tmp_path / "export")})
+    assert by_transformers.encode("Ann: 12345\n") == exported.encode("Ann: 12345\n")
+    (tmp_path / "stage").mkdir()
+    assert counter_of({"pretrained": tmp_path / "stage", "tokenizer": tmp_path}).encode("Ann") == exported.encode("Ann")
+    with pytest.raises(EvaluationError, match="needs a tokenizer\n  remedy: name it"):
+        counter_of({"seed": 1})
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(
+        EvaluationError, match=r"no tokenizer at .*empty/tokenizer.model or .*, and transformers has none"
+    ):
+        counter_of({"checkpoint": str(tmp_path / "empty")})
 
 
 BOOKS: dict[str, Any] = {"lengths_tokens": [80], "books": 5, "queries": 1, "digits": 3}
@@ -153,10 +180,21 @@ def test_phonebook_prompts_are_books_that_fit_and_hold_the_answer(hybrid: Subjec
     assert number_results({"answer": "12345"}, [""]) == {"exact_match": 0.0, "digit_agreement": 0.0}
 
 
+def test_a_phonebooks_numbers_fit_what_a_model_may_generate(hybrid: Subject) -> None:
+    """A digit is a token here, and so is the space before the first."""
+    settings = {"lengths_tokens": [300], "books": 2}
+    (sample, _) = phonebook_samples(hybrid, "standard", **settings, digits=15)
+    assert len(sample["answer"]) == 15
+    for variant in ("standard", "reversed"):
+        with pytest.raises(EvaluationError, match="number of 16 digits takes 17 tokens, and its answer has 16"):
+            phonebook_samples(hybrid, variant, **settings, digits=16)
+
+
 def test_what_cannot_be_generated_or_scored_is_named(hybrid: Subject) -> None:
     model = SidewinderLM(subject=hybrid)
-    with pytest.raises(EvaluationError, match="asks for sampled text"):
-        model.generate_until(requests("generate_until", [("a", {"do_sample": True, "temperature": 0.7})]))
+    for sampled in ({"do_sample": True, "temperature": 0.7}, {"temperature": 0.8}, {"do_sample": True}):
+        with pytest.raises(EvaluationError, match="asks for sampled text"):
+            model.generate_until(requests("generate_until", [("a", {"max_gen_toks": 4, **sampled})]))
     with pytest.raises(EvaluationError, match="generates up to 256 tokens, but the model reads 96 in all"):
         model.generate_until(requests("generate_until", [("a", {"until": ["\n"]})]))
     with pytest.raises(EvaluationError, match=r"continuation ' b b b.* of 'a' has \d+ tokens; the model reads 1 to 96"):

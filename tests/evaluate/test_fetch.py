@@ -33,16 +33,31 @@ except SidewinderError as error:
 """
 
 
+READ = """
+import datasets
+from sidewinder.evaluate.hub_data import HubData
+from sidewinder.evaluate.local_data import reading
+hub = HubData()
+with reading(hub):
+    print(len(datasets.load_dataset("baber/piqa")["train"]), hub.used)
+    print(len(datasets.load_dataset(path="baber/piqa", name=None, split="validation")), hub.used)
+"""
+
+
 def fetched(into: Path, address: str, cache: Path, *tasks: str) -> subprocess.CompletedProcess[str]:
+    return with_hub(address, cache, FETCH, str(into), *tasks)
+
+
+def with_hub(address: str, cache: Path, *command: str, offline: bool = False) -> subprocess.CompletedProcess[str]:
     """In a process of its own, because the hub's client reads its address when it is imported."""
     environment = os.environ | {
         "HF_ENDPOINT": address,
         "HF_HOME": str(cache),
-        "HF_HUB_OFFLINE": "0",
+        "HF_HUB_OFFLINE": str(int(offline)),
         "OMP_NUM_THREADS": "1",
     }
     return subprocess.run(
-        [sys.executable, "-c", FETCH, str(into), *tasks], env=environment, capture_output=True, text=True, check=False
+        [sys.executable, "-c", *command], env=environment, capture_output=True, text=True, check=False
     )
 
 
@@ -79,6 +94,19 @@ def test_data_sets_are_fetched_with_their_revisions(tmp_path: Path, capsys: pyte
     assert len(local.load("baber/piqa", None, "train")) == 6
     assert set(local.load("tau/scrolls", "qasper")["validation"].column_names) == {"id", "pid", "input", "output"}
     assert set(local.used.values()) == {REVISION}
+
+
+def test_what_is_read_from_the_hub_has_its_revision_and_so_has_what_was_read_from_it_before(tmp_path: Path) -> None:
+    """Where the hub cannot be asked, its client takes what it has kept."""
+    (tmp_path / "served/baber/piqa").mkdir(parents=True)
+    for split in ("train", "validation"):
+        lines = [json.dumps(piqa(random.Random(place), place)) + "\n" for place in range(6)]
+        (tmp_path / "served/baber/piqa" / f"{split}.jsonl").write_text("".join(lines))
+    with hub(tmp_path / "served") as address:
+        asked = with_hub(address, tmp_path / "cache", READ)
+    kept = with_hub(address, tmp_path / "cache", READ, offline=True)
+    told = f"6 {{'baber/piqa/default': '{REVISION}'}}\n"
+    assert (asked.stdout, kept.stdout) == (told * 2, told * 2), asked.stderr + kept.stderr
 
 
 def test_what_the_presets_need() -> None:

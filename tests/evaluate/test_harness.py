@@ -10,20 +10,17 @@ from typing import Any
 
 import pytest
 import torch
-from datasets import Dataset
 
 from sidewinder.config.suites import Harness
 from sidewinder.errors import EvaluationError
 from sidewinder.evaluate import adapter, harness
 from sidewinder.evaluate.journal import Journal, request_key
-from sidewinder.evaluate.local_data import LocalData, MissingData
 from sidewinder.evaluate.made_tasks import phonebook_samples
 from sidewinder.evaluate.samples import read_samples
 from sidewinder.evaluate.subject import Subject
-from sidewinder.record import file_digest
 
 from .hungry import Hungry
-from .local_sets import TABLE, arc, piqa, truthfulqa, write
+from .local_sets import TABLE, arc, mmlu, piqa, race, truthfulqa, write
 
 
 @pytest.fixture
@@ -59,6 +56,28 @@ def test_what_is_bad_is_named_and_the_rest_goes_on(hybrid: Subject, data: Path, 
         EvaluationError, match=r"no task of the suite could be run:\n.*sidewinder_nothing(.|\n)*openbookqa"
     ):
         harness.run(hybrid, suite(tasks=["sidewinder_nothing", "openbookqa"]), tmp_path / "b", data=data)
+
+
+@pytest.mark.parametrize(
+    ("task", "place", "row", "told"),
+    [
+        ("mmlu_anatomy", ("cais/mmlu", "anatomy"), {"question": None}, "UndefinedError: 'None' has no attribute"),
+        ("race", ("EleutherAI/race", "high"), {"problems": "[{'question': 'cut sho"}, "SyntaxError: unterminated"),
+    ],
+)
+def test_a_bad_value_in_one_row_is_named_and_the_rest_goes_on(
+    hybrid: Subject, data: Path, tmp_path: Path, task: str, place: tuple[str, str], row: dict[str, Any], told: str
+) -> None:
+    """Not in the first row, which is looked at as early as the task is loaded."""
+    make = {"mmlu_anatomy": mmlu, "race": race}[task]
+    rows = [make(random.Random(at), at) for at in range(8)]
+    for split in ("test", "validation", "dev"):
+        write(data, *place, split, rows)
+    rows[5] |= row
+    write(data, *place, "test", rows)
+    outcome = harness.run(hybrid, suite(tasks=[task, "piqa"], samples=8), tmp_path / "a", data=data)
+    assert f"lm-eval task '{task}' fails on its data: {told}" in outcome.facts["missing"][f"{task}-0shot"]
+    assert {score.task for score in outcome.scores} == {"piqa"}
 
 
 def test_what_can_be_mended_leaves_the_suite_unfinished_and_the_rest_done(
@@ -183,24 +202,6 @@ def test_answers_are_found_by_what_was_asked(tmp_path: Path) -> None:
     assert (again[keys[0]], again[keys[1]], again.found) == ([-1.25, True], "text\n", 2)
 
 
-def test_data_that_is_not_what_was_fetched_is_named(data: Path) -> None:
-    files = sorted((data / "baber/piqa/default").iterdir())
-    entry = {"revision": "0123abcd", "files": {file.name: {"sha256": file_digest(file)} for file in files}}
-    (data / "manifest.json").write_text(json.dumps({"format": 1, "datasets": {"baber/piqa/default": entry}}))
-    local = LocalData(data)
-    assert set(local.load("baber/piqa")) == {"train", "validation"}
-    assert local.used == {"baber/piqa/default": "0123abcd"}
-    with pytest.raises(MissingData, match=r"split test of data set baber/piqa is not at"):
-        local.load("baber/piqa", None, "test")
-    Dataset.from_list([{"goal": "other"}]).to_parquet(str(files[0]))
-    with pytest.raises(EvaluationError, match=r"files of baber/piqa/default in .* are not those of its manifest"):
-        LocalData(data).load("baber/piqa")
-    (data / "manifest.json").unlink()
-    files[0].write_bytes(b"PAR1 and no more")
-    with pytest.raises(EvaluationError, match=r"cannot read .*piqa"):
-        LocalData(data).load("baber/piqa")
-
-
 def test_shots_of_a_phonebook_are_other_entries_of_the_same_book(hybrid: Subject, tmp_path: Path) -> None:
     tasks = [{"task": "sidewinder_phonebook", "shots": [0, 2]}]
     asked = suite(tasks=tasks, samples=6, lengths_tokens=[380], beyond=4)
@@ -276,6 +277,26 @@ def test_too_little_memory_is_tried_with_half_the_batch(hybrid: Subject, data: P
     assert smaller.identity == asked.identity
     hybrid.model.most = 90
     assert harness.run(hybrid, smaller, tmp_path / "c", data=data, identity="one").scores == found.scores
+
+
+def test_copies_of_common_beginnings_are_made_smaller_where_the_memory_is_little(
+    hybrid: Subject, tmp_path: Path
+) -> None:
+    """One question's choices have a beginning of which there is room for one copy, but not for four."""
+    data = tmp_path / "data"
+    rows = [arc(random.Random(at), at) for at in range(6)]
+    for row in rows:
+        row["question"] *= 4
+    for split in ("train", "validation", "test"):
+        write(data, "allenai/ai2_arc", "ARC-Easy", split, rows)
+    asked = suite(tasks=["arc_easy"], batch_tokens=4000)
+    hybrid.context_tokens = 400
+    wanted = harness.run(hybrid, asked, tmp_path / "a", data=data)
+    hybrid.model = Hungry(hybrid.model, 10**6, holds=300)
+    with pytest.raises(EvaluationError, match="set the suite's `batch_tokens` below 2000"):
+        harness.run(hybrid, asked, tmp_path / "b", data=data)
+    found = harness.run(hybrid, asked.model_copy(update={"batch_tokens": 300}), tmp_path / "c", data=data)
+    assert [score.value for score in found.scores] == pytest.approx([score.value for score in wanted.scores])
 
 
 def test_a_part_is_taken_over_only_under_the_name_that_its_scores_have(hybrid: Subject, tmp_path: Path) -> None:

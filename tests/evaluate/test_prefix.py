@@ -36,9 +36,11 @@ def scored(subject: Subject, items: list[Item], batches: list[Batch]) -> list[Sp
     return [found[place] for place in range(len(items))]
 
 
-def test_scores_are_those_of_whole_sequences(subject: Subject) -> None:
+@pytest.mark.parametrize(("read", "held"), [(400, 4000), (400, 400), (400, 130), (4, 4000)])
+def test_scores_are_those_of_whole_sequences(subject: Subject, read: int, held: int) -> None:
+    """Whole families, and where there is room for no more, two rows of one at a time or one."""
     items, owners = questions(9, random.Random(1), shortest=20, longest=60)
-    batches = plan(items, owners, 400)
+    batches = plan(items, owners, read, held)
     wanted = [spans[0] for spans in score_items(subject.model, items)]
     for ours, theirs in zip(scored(subject, items, batches), wanted, strict=True):
         assert ours.log_likelihood == pytest.approx(theirs.log_likelihood, abs=2e-4)
@@ -63,6 +65,20 @@ def test_a_prefix_is_read_once_and_batches_are_bounded() -> None:
     )
     assert sum(batch.cost_tokens for batch in batches) < 1.4 * prefixes
     assert prefixes < 0.3 * sum(len(item.tokens) for item in items)
+
+
+def test_copies_of_a_prefix_are_counted_where_room_is() -> None:
+    """Unless a row by itself is longer."""
+    items, owners = questions(40, random.Random(2), shortest=30, longest=90)
+    sizes = set()
+    for held in (5000, 600, 200, 50, 1):
+        batches = plan(items, owners, 5000, held)
+        assert sorted(place for batch in batches for row in batch.rows for place in row.items) == list(range(160))
+        shared = [batch for batch in batches if batch.shared]
+        sizes |= {len(batch.rows) / len(batch.families) for batch in shared}
+        assert all(len(batch.rows) * max(len(row.inputs) for row in batch.rows) <= held for batch in shared)
+        assert bool(shared) == (held > 100)
+    assert {2, 4} <= sizes, "families in whole and in part"
 
 
 def test_choices_of_one_token_take_one_row() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+from importlib import metadata
 from pathlib import Path
 
 import pytest
@@ -94,13 +95,11 @@ def test_damage_is_named_and_leaves_no_record(graph: Graph) -> None:
     assert record.exists()
 
 
-def test_a_suite_without_its_data_is_not_finished_and_later_does_only_the_rest(graph: Graph, tmp_path: Path) -> None:
+def unfinished(graph: Graph, data: Path) -> tuple[Graph, Stage, Path]:
+    """A suite that lacks the data of one of its tasks; the part of the other, its score altered so that one that is
+    made again is told apart; and then the data."""
     suite = {"kind": "harness", "tasks": ["sidewinder_phonebook", "piqa"], "samples": 4, "lengths_tokens": [80]}
-    values = graph.study.model_dump(mode="json") | {
-        "data": str(tmp_path),
-        "suites": {"own": suite},
-        "evaluate": ["own"],
-    }
+    values = graph.study.model_dump(mode="json") | {"data": str(data), "suites": {"own": suite}, "evaluate": ["own"]}
     own = Graph(parse_study(values))
     stage = stage_of(own, "hybrid")
     folder = own.evaluation(stage, "own")
@@ -112,17 +111,34 @@ def test_a_suite_without_its_data_is_not_finished_and_later_does_only_the_rest(g
         assert not (folder / RECORD).exists()
     (done,) = folder.rglob("sidewinder_phonebook-0shot-80.json")
     part = json.loads(done.read_text())
-    part["scores"][0]["value"] = 0.125  # Told apart from one that is made again.
+    part["scores"][0]["value"] = 0.125
     done.write_text(json.dumps(part))
     rows = [piqa(random.Random(at), at) for at in range(6)]
     for split in ("train", "validation"):
-        write(tmp_path, "baber/piqa", "default", split, rows)
-    (tmp_path / "manifest.json").write_text(json.dumps({"format": 1, "datasets": {}}))
+        write(data, "baber/piqa", "default", split, rows)
+    (data / "manifest.json").write_text(json.dumps({"format": 1, "datasets": {}}))
+    return own, stage, folder
+
+
+def test_a_suite_without_its_data_is_not_finished_and_later_does_only_the_rest(graph: Graph, tmp_path: Path) -> None:
+    own, stage, folder = unfinished(graph, tmp_path)
     evaluate(own, stage, "own")
     scores = json.loads((folder / "scores.json").read_text())["scores"]
     assert {score["task"] for score in scores} == {"sidewinder_phonebook", "piqa"}
     assert scores[0]["value"] == 0.125
     assert "data" in {entry["role"] for entry in read_record(folder / RECORD)["inputs"]}
+    assert not (folder / PARTS).exists()
+
+
+def test_parts_of_another_lm_eval_are_done_again(graph: Graph, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    installed = metadata.version
+    with monkeypatch.context() as earlier:
+        earlier.setattr(metadata, "version", lambda name: "0.4.0" if name == "lm-eval" else installed(name))
+        own, stage, folder = unfinished(graph, tmp_path)
+    evaluate(own, stage, "own")
+    told = json.loads((folder / "scores.json").read_text())
+    assert told["versions"]["lm-eval"] == installed("lm-eval")
+    assert told["scores"][0]["value"] != 0.125
     assert not (folder / PARTS).exists()
 
 

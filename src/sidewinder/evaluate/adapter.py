@@ -18,6 +18,7 @@ import torch
 from lm_eval.api.instance import Instance
 from lm_eval.api.model import TemplateLM
 from lm_eval.api.registry import register_model
+from lm_eval.models.utils import normalize_gen_kwargs
 from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
 
 from sidewinder.errors import EvaluationError
@@ -33,8 +34,8 @@ from sidewinder.evaluate.subject import Subject
 from sidewinder.progress import Progress
 
 MOST_GENERATED_TOKENS = 256  # As lm-eval's `hf`, where a task does not say.
-GENERATION_TOKENS = {"cpu": 4_096, "cuda": 65_536}
-"""Tokens of prompts and answers that are in the caches at once."""
+CACHE_TOKENS = {"cpu": 4_096, "cuda": 65_536}
+"""Tokens that are in the caches at once: prompts and answers, or texts with a common beginning."""
 Pair = tuple[tuple[str, str], list[int], list[int]]
 Answers = dict[str, Any]
 OUT_OF_MEMORY = ""
@@ -78,7 +79,7 @@ class SidewinderLM(TemplateLM):
         self.max_length = int(max_length or self.subject.context_tokens)
         kind = device_of(self.subject.model).type
         self.batch_tokens = int(batch_tokens or BATCH_TOKENS[kind])
-        self.generation_tokens = int(batch_tokens or GENERATION_TOKENS[kind])
+        self.cache_tokens = int(batch_tokens or CACHE_TOKENS[kind])
         self.journal = journal or Journal()
         self.truncated = 0
 
@@ -153,7 +154,8 @@ class SidewinderLM(TemplateLM):
         def steps() -> list[Step]:
             places = {key: place for place, key in enumerate(keys) if key not in self.journal}
             asked, names = [items[place] for place in places.values()], list(places)
-            batches = plan(asked, [families[place] for place in places.values()], self.batch_tokens)
+            common = [families[place] for place in places.values()]
+            batches = plan(asked, common, self.batch_tokens, self.cache_tokens)
             return [Step(batch.cost_tokens, partial(self._scored, asked, names, batch)) for batch in batches]
 
         self._answer(what, "token", steps)
@@ -166,11 +168,11 @@ class SidewinderLM(TemplateLM):
         """Takes the steps, and where the memory does not suffice, once more what is left, in batches half as large."""
         told = self._taken(what, unit, steps())
         if told:
-            self.batch_tokens, self.generation_tokens = self.batch_tokens // 2 or 1, self.generation_tokens // 2 or 1
+            self.batch_tokens, self.cache_tokens = self.batch_tokens // 2 or 1, self.cache_tokens // 2 or 1
             torch.cuda.empty_cache()
             told = self._taken(what, unit, steps())
         if told:
-            tokens = self.generation_tokens if what == "generation" else self.batch_tokens
+            tokens = self.cache_tokens if what == "generation" else self.batch_tokens
             raise OutOfMemory(
                 f"the memory does not suffice for {what} in batches of {2 * tokens} tokens, nor of {tokens}: {told}",
                 remedy=f"set the suite's `batch_tokens` below {tokens}, on which no result depends but by rounding, or "
@@ -209,7 +211,7 @@ class SidewinderLM(TemplateLM):
 
         def steps() -> list[Step]:
             missing = {one.key: one for one in asked if one.key not in self.journal}
-            batches = plan_generation(list(missing.values()), self.generation_tokens)
+            batches = plan_generation(list(missing.values()), self.cache_tokens)
             return [Step(len(batch), partial(self._generated, batch)) for batch in batches]
 
         self._answer("generation", "sample", steps)
@@ -239,20 +241,22 @@ class SidewinderLM(TemplateLM):
         return {one.key: text for one, text in zip(batch, texts, strict=True)}
 
     def _generation_settings(self, settings: dict[str, Any]) -> tuple[list[str], int]:
-        """Stop strings and the number of tokens. Raises EvaluationError where sampling is asked for."""
-        if settings.get("do_sample") and settings.get("temperature", 1.0) > 0:
+        """Stop strings and the number of tokens as lm-eval's `hf` reads them: the number has several names, and a
+        temperature alone asks for sampled text. Raises EvaluationError where that is asked for.
+        """
+        read = normalize_gen_kwargs(settings, MOST_GENERATED_TOKENS)
+        if read["do_sample"]:
             raise EvaluationError(
                 f"a task asks for sampled text ({settings}), but generation here is greedy",
                 remedy="set do_sample to false in the task's generation_kwargs",
             )
-        most_tokens = int(settings.get("max_gen_toks", MOST_GENERATED_TOKENS))
+        most_tokens = read["max_gen_toks"]
         if most_tokens >= self.max_length:
             raise EvaluationError(
                 f"a task generates up to {most_tokens} tokens, but the model reads {self.max_length} in all",
                 remedy="lower max_gen_toks in the task, or evaluate a checkpoint with a longer context",
             )
-        until = settings.get("until") or []
-        return [until] if isinstance(until, str) else list(until), most_tokens
+        return [stop for stop in read["until"] if stop], most_tokens
 
     def _ends(self, stops: list[str]) -> Callable[[int, list[int]], bool]:
         eos, longest = self.subject.start, max((len(stop.encode()) for stop in stops), default=0)

@@ -8,6 +8,7 @@ out, unless that can be mended without changing the suite (mendable.py), which l
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import sys
 from collections.abc import Callable
@@ -17,10 +18,13 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from jinja2 import TemplateError
+
 from sidewinder.config.suites import Harness
 from sidewinder.errors import EvaluationError, SidewinderError
 from sidewinder.evaluate import cloze, loading  # Before lm_eval: it sets what tqdm reads when imported.
 from sidewinder.evaluate.adapter import SidewinderLM
+from sidewinder.evaluate.hub_data import HubData
 from sidewinder.evaluate.journal import Journal
 from sidewinder.evaluate.local_data import LocalData, reading
 from sidewinder.evaluate.mendable import Mendable
@@ -40,6 +44,19 @@ from lm_eval import evaluator  # isort: skip
 from lm_eval.tasks import TaskManager  # isort: skip
 
 BOOTSTRAP_ROUNDS = 1000  # For metrics whose standard error has no formula.
+OF_THE_DATA = (
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
+    LookupError,
+    RecursionError,
+    SyntaxError,  # Of values that are read as Python, such as RACE's.
+    TemplateError,
+    TypeError,
+    ValueError,
+    re.error,
+)
+"""What a task's code raises where a value is not what it reads; another RuntimeError is the model's or the device's."""
 
 
 @dataclass
@@ -86,7 +103,7 @@ def run(
     parts = folder / PARTS / (identity[:12] or "unnamed")
     if not identity:
         shutil.rmtree(parts, ignore_errors=True)
-    local = LocalData(data) if data else None
+    source = LocalData(data) if data else HubData()
     manager, runner = _manager(wanted), model or partial(_adapter, suite.batch_tokens)
     outcome = Outcome(versions={"lm-eval": metadata.version("lm-eval"), "squad": SQUAD})
     failed: dict[str, str] = {}
@@ -95,7 +112,7 @@ def run(
     used: dict[str, str] = {}
     for unit in wanted:
         try:
-            part = _part(subject, suite, unit, manager, local, folder, parts, ranks, runner)
+            part = _part(subject, suite, unit, manager, source, folder, parts, ranks, runner)
         except SidewinderError as error:
             later = isinstance(error, Mendable)
             (lacking if later else failed)[unit.name] = str(error)
@@ -146,7 +163,7 @@ def _part(
     suite: Harness,
     unit: Unit,
     manager: TaskManager,
-    data: LocalData | None,
+    data: LocalData | HubData,
     folder: Path,
     parts: Path,
     ranks: Ranks,
@@ -158,8 +175,7 @@ def _part(
         return Part.read(kept)
     journal = Journal(parts / unit.name, ranks.rank)
     ranks.wait()  # All have read what was there before anyone adds to it.
-    if data:
-        data.used = {}
+    data.used = {}
     loaded: dict[str, Any] = {}
 
     def load() -> dict[str, Any]:
@@ -175,7 +191,7 @@ def _part(
         results = _evaluated(lm, loaded, suite, unit)
     part = Part(scores_of(unit, results), versions_of(results))
     part.truncated = getattr(lm, "truncated", 0)
-    part.used = dict(data.used) if data else {}
+    part.used = dict(data.used)
     part.variant = unit.variant
 
     def keep() -> dict[str, Any]:
@@ -190,10 +206,10 @@ def _part(
     return part
 
 
-def _is_kept(path: Path, unit: Unit, data: LocalData | None) -> bool:
+def _is_kept(path: Path, unit: Unit, data: LocalData | HubData) -> bool:
     """Whether a unit's part is there, made under this name from data that is still the same."""
     part = Part.read(path) if path.is_file() else None
-    return part is not None and part.variant == unit.variant and (data is None or data.unchanged(part.used))
+    return part is not None and part.variant == unit.variant and data.unchanged(part.used)
 
 
 def _evaluated(lm: Any, loaded: dict[str, Any], suite: Harness, unit: Unit) -> dict[str, Any]:
@@ -206,7 +222,7 @@ def _evaluated(lm: Any, loaded: dict[str, Any], suite: Harness, unit: Unit) -> d
         )
     except SidewinderError:
         raise
-    except (KeyError, TypeError, ValueError, AttributeError, IndexError, AssertionError) as error:
+    except OF_THE_DATA as error:
         raise EvaluationError(
             f"lm-eval task {unit.task!r} fails on its data: {type(error).__name__}: {error}",
             remedy="compare the data set's columns with those that the task reads, or leave the task out",

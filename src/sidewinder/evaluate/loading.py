@@ -13,8 +13,10 @@ from typing import Any
 from sidewinder.config.suites import Harness
 from sidewinder.errors import EvaluationError, SidewinderError
 from sidewinder.evaluate import made_tasks, ruler, squad
+from sidewinder.evaluate.hub_data import HubData
 from sidewinder.evaluate.local_data import LocalData, reading
 from sidewinder.evaluate.mendable import Mendable, can_be_mended
+from sidewinder.evaluate.needs import FILES
 from sidewinder.evaluate.phonebook import REVERSED, STANDARD
 from sidewinder.evaluate.presets import PHONEBOOK, RULER, SHOTLESS, SIZED, Unit
 from sidewinder.evaluate.ruler_tasks import QA_FILES, best_reference, fetching_nothing
@@ -31,7 +33,7 @@ SAMPLES_MADE = 100
 
 
 def load_unit(
-    manager: TaskManager, unit: Unit, suite: Harness, subject: Subject, data: LocalData | None
+    manager: TaskManager, unit: Unit, suite: Harness, subject: Subject, data: LocalData | HubData | None
 ) -> dict[str, Any]:
     """lm-eval's tasks and groups of a unit, with its shots. Raises EvaluationError that names what is missing."""
     if unit.task not in manager.task_index:
@@ -75,7 +77,7 @@ def named(manager: TaskManager, spec: Callable[[], Any], unit: Unit) -> dict[str
     return found
 
 
-def _spec(manager: TaskManager, unit: Unit, suite: Harness, subject: Subject, data: LocalData | None) -> Any:
+def _spec(manager: TaskManager, unit: Unit, suite: Harness, subject: Subject, data: LocalData | HubData | None) -> Any:
     """The task's name, or for tasks made to a length lm-eval's configuration with our samples."""
     if unit.length_tokens is None:
         return unit.task
@@ -94,13 +96,24 @@ def _spec(manager: TaskManager, unit: Unit, suite: Harness, subject: Subject, da
             seed=suite.seed,
         )
         return _config(manager, unit.task) | {"custom_dataset": _given(made)}
-    made = ruler.make(unit.task, length, samples, subject.encode, seed=suite.seed, data=data, haystack=suite.haystack)
+    made = _ruler_samples(unit, length, samples, suite, subject, data)
     config = _config(manager, unit.task) | {"num_fewshot": 0}  # An example would be another sample of that length.
     metric = config["metric_list"][0] | {"metric": str(length)}
     own: dict[str, Any] = {"custom_dataset": _given(made), "metric_list": [metric, metric | {"metric": "4096"}]}
     if unit.task in QA_FILES:
         own["process_results"] = best_reference
     return config | own
+
+
+def _ruler_samples(
+    unit: Unit, length: int, samples: int, suite: Harness, subject: Subject, data: LocalData | HubData | None
+) -> list[dict[str, Any]]:
+    folder = data if isinstance(data, LocalData) else None
+    made = ruler.make(unit.task, length, samples, subject.encode, seed=suite.seed, data=folder, haystack=suite.haystack)
+    if isinstance(data, HubData) and unit.task in QA_FILES:
+        place, address = FILES[unit.task]
+        data.note(place, _module("ruler/qa_utils.py").download_json(address))  # Which keeps what it has got.
+    return made
 
 
 def _config(manager: TaskManager, task: str) -> dict[str, Any]:

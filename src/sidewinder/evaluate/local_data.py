@@ -5,18 +5,19 @@
     FOLDER/ruler/…json                      the two question files of RULER
     FOLDER/nltk_data/                       NLTK's sentence splitter
 
-While `reading` is active, lm-eval's tasks get their data from there. Without a folder they ask the hub, as ever.
+While `reading` is active, lm-eval's tasks get their data from there. Without a folder they ask the hub (hub_data.py).
 """
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import pyarrow.parquet as pq
 
@@ -57,6 +58,19 @@ class LocalData:
         if split not in found:
             raise self.missing(place / f"{split}.parquet", f"split {split} of data set {path}")
         return found[split]
+
+    def load_dataset(
+        self, original: Callable[..., Any], path: str, name: str | None = None, *args: Any, **settings: Any
+    ) -> Any:
+        """What stands in the folder for what `original` would get from the hub."""
+        files = settings.get("data_files")
+        remote = [ZIPPED.fullmatch(file) for file in files.values()] if isinstance(files, dict) else []
+        if remote and all(remote):
+            assert remote[0]
+            return self.load(remote[0]["path"], remote[0]["name"], settings.get("split"))
+        if files is not None or Path(path).exists():  # Local files, which a task names itself.
+            return original(path, name, *args, **settings)
+        return self.load(path, name, settings.get("split"))
 
     def _read(self, place: Path, what: str) -> Any:
         from datasets import DatasetDict
@@ -135,27 +149,24 @@ def _dataset(file: Path) -> Any:
     return Dataset(InMemoryTable(pq.read_table(file)))  # Many times faster than from_parquet, which copies first.
 
 
+class Source(Protocol):
+    """Where data sets come from: a folder, or the hub (hub_data.py)."""
+
+    def load_dataset(
+        self, original: Callable[..., Any], path: str, name: str | None = None, *args: Any, **settings: Any
+    ) -> Any: ...
+
+
 @contextmanager
-def reading(data: LocalData | None) -> Iterator[None]:
-    """`datasets.load_dataset` reads the folder, for everything that the hub would be asked for."""
+def reading(data: Source | None) -> Iterator[None]:
+    """`datasets.load_dataset` reads that source, for everything that the hub would be asked for."""
     if data is None:
         yield
         return
     import datasets
 
     original = datasets.load_dataset
-
-    def load_dataset(path: str, name: str | None = None, *args: Any, **settings: Any) -> Any:
-        files = settings.get("data_files")
-        remote = [ZIPPED.fullmatch(file) for file in files.values()] if isinstance(files, dict) else []
-        if remote and all(remote):
-            assert remote[0]
-            return data.load(remote[0]["path"], remote[0]["name"], settings.get("split"))
-        if files is not None or Path(path).exists():  # Local files, which a task names itself.
-            return original(path, name, *args, **settings)
-        return data.load(path, name, settings.get("split"))
-
-    datasets.load_dataset = load_dataset
+    datasets.load_dataset = partial(data.load_dataset, original)
     try:
         yield
     finally:

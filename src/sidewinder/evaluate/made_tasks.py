@@ -1,7 +1,7 @@
 """Tasks of lm-eval whose samples are made here, from a seed, for any model: what the YAML files in `tasks` refer to.
 
 lm-eval hands `--metadata` and the model's arguments to a task's maker; the tokenizer, by which lengths are counted, is
-found from `tokenizer` or `pretrained` among them. So the same prompts serve any model with that tokenizer:
+found from `tokenizer`, `pretrained` or `checkpoint` there. So the same prompts serve any model with that tokenizer:
 
     lm_eval --model hf --model_args pretrained=FOLDER --include_path $(sidewinder datasets tasks)
             --tasks sidewinder_phonebook --metadata '{"lengths_tokens": [512, 2048], "shots": 2}'
@@ -12,19 +12,21 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 from sidewinder.config.suites import Phonebook
 from sidewinder.errors import EvaluationError
 from sidewinder.evaluate import phonebook as book
 from sidewinder.evaluate import ruler
+from sidewinder.evaluate.opened import tokenizer_of
 from sidewinder.evaluate.recall import Prompt
-from sidewinder.tokenizer import MODEL, load
+from sidewinder.tokenizer import load
 
 BOOKS, QUERIES, DIGITS, LENGTHS = 100, 1, 7, (4096,)
+FOLDERS = ("pretrained", "checkpoint", "model")
+"""Names that a model's folder has among its arguments."""
 ROOM_TOKENS = 16
-"""For the answer: a space, a number and the newline."""
+"""For the answer, a space and a number; what the tasks' YAML files let a model generate."""
 
 
 @dataclass(frozen=True)
@@ -72,7 +74,7 @@ def phonebook_samples(
     Shots are other entries of the same book, asked and answered before; every one of a book's `queries` comes after the
     same shots and no other query. The reversed form asks one question a book, and takes no shots: it is asked before
     there is a book to answer from. Raises EvaluationError where shots are asked of it, and where a length has no room
-    for the questions.
+    for the questions or the answer none for the digits.
     """
     if variant == book.REVERSED and shots:
         raise EvaluationError(
@@ -103,6 +105,12 @@ def _asked_alone(counter: Any, prompt: Prompt, shots: int) -> Iterator[dict[str,
     for question, start in zip(prompt.questions[shots:], starts[shots:], strict=True):
         asked = text[: starts[shots]] + text[start : question.first]
         number = text[question.first : question.last].strip()
+        tokens = len(counter.encode(f" {number}"))
+        if tokens > ROOM_TOKENS:
+            raise EvaluationError(
+                f"a phonebook's number of {len(number)} digits takes {tokens} tokens, and its answer has {ROOM_TOKENS}",
+                remedy="ask for fewer `digits`",
+            )
         yield {"prompt": asked, "answer": number, **question.about, "prompt_tokens": len(counter.encode(asked))}
 
 
@@ -118,22 +126,35 @@ def needle_results(doc: dict[str, Any], results: Sequence[str]) -> dict[str, flo
 
 
 def counter_of(settings: dict[str, Any]) -> Any:
-    """The tokenizer that a task's settings name. Raises EvaluationError where they name none."""
+    """The tokenizer that a task's settings name, found as the model `sidewinder` finds it, or else by transformers.
+
+    Raises EvaluationError where they name none, or one that cannot be read.
+    """
     if "counter" in settings:
         return settings["counter"]
-    named = next((str(settings[key]) for key in ("tokenizer", "pretrained", "model") if settings.get(key)), None)
-    if named is None:
+    named, folder = settings.get("tokenizer"), next((settings[key] for key in FOLDERS if settings.get(key)), None)
+    if not named and not folder:
         raise EvaluationError(
             "a task whose prompts have a length in tokens needs a tokenizer",
             remedy='name it: --model_args pretrained=FOLDER, or --metadata \'{"tokenizer": "FOLDER"}\'',
         )
-    file = Path(named) / MODEL if Path(named).is_dir() else Path(named)
-    if file.is_file():
-        processor = load(file)
-        return Counter(lambda text: list(processor.encode(text)), int(processor.eos_id()))
+    try:
+        processor = load(tokenizer_of(folder, named))
+    except EvaluationError as error:
+        return _counter_of_transformers(str(named or folder), error)
+    return Counter(lambda text: list(processor.encode(text)), int(processor.eos_id()))
+
+
+def _counter_of_transformers(named: str, not_ours: EvaluationError) -> Counter:
     from transformers import AutoTokenizer
 
-    tokenizer = AutoTokenizer.from_pretrained(named)
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(named)
+    except Exception as error:  # Of many kinds: no such folder, no network, files of a form that it does not know.
+        raise EvaluationError(
+            f"{not_ours.message}, and transformers has none for {named}: {type(error).__name__}: {error}",
+            remedy='name it: --model_args pretrained=FOLDER,tokenizer=FILE, or --metadata \'{"tokenizer": "FILE"}\'',
+        ) from error
     return Counter(lambda text: list(tokenizer(text, add_special_tokens=False).input_ids))
 
 

@@ -39,7 +39,7 @@ def open_subject(
     name = dtype or ("bfloat16" if where.type == "cuda" else "float32")
     if name not in DTYPES:
         raise EvaluationError(f"unknown dtype {name!r}", remedy=f"use one of {', '.join(DTYPES)}")
-    file = _tokenizer_of(place, tokenizer)
+    file = tokenizer_of(place, tokenizer)
     if (place / DESCRIPTION).is_file():
         return _loaded(place, place.name, file, where, DTYPES[name])
     with tempfile.TemporaryDirectory(prefix="sidewinder-") as scratch:
@@ -47,8 +47,12 @@ def open_subject(
         return _loaded(Path(scratch) / "checkpoint", place.name, file, where, DTYPES[name])
 
 
-def _tokenizer_of(place: Path, named: str | os.PathLike[str] | None) -> Path:
-    given = Path(named) if named else None
+def tokenizer_of(folder: str | os.PathLike[str] | None, named: str | os.PathLike[str] | None = None) -> Path:
+    """The tokenizer that is named, as a file or its folder, or else that of the checkpoint's folder or its export.
+
+    Raises EvaluationError where it is not there.
+    """
+    given, place = Path(named) if named else None, Path(folder or "")
     tried = [given / MODEL if given.is_dir() else given] if given else [place / MODEL, place.parent / "export" / MODEL]
     for path in tried:
         if path.is_file():

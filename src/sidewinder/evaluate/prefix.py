@@ -63,16 +63,40 @@ class Batch:
         return prefixes + sum(len(row.inputs) - self.shared for row in self.rows)
 
 
-def plan(items: Sequence[Item], families: Sequence[Hashable], batch_tokens: int) -> list[Batch]:
-    """What to read together, longest first; items with equal `families` are tried for a common beginning."""
+@dataclass(frozen=True)
+class Room:
+    """What a batch may come to: `read` tokens in one pass, padding included, and `held` ones in the copied caches.
+
+    A copy holds the prefix as well as what is read after it, so a row counts there with its whole length, as it does
+    where it is read by itself. The prefixes that are copied are not counted: they come to half as much at most.
+    """
+
+    read: int
+    held: int
+
+    def rows(self, family: Family) -> int:
+        """How many rows of a family there is room for."""
+        longest = max(len(row.inputs) for row in family.rows)
+        return min(self.held // longest, self.read // (longest - family.shared))
+
+
+def plan(
+    items: Sequence[Item], families: Sequence[Hashable], batch_tokens: int, cache_tokens: int | None = None
+) -> list[Batch]:
+    """What to read together, longest first; items with equal `families` are tried for a common beginning.
+
+    `cache_tokens` is the most that the caches hold at once; as much as is read at once, unless told.
+    """
+    room = Room(batch_tokens, cache_tokens or batch_tokens)
     members: dict[Hashable, list[int]] = defaultdict(list)
     for place, family in enumerate(families):
         members[family].append(place)
-    made = [family for places in members.values() for family in _families(items, places)]
+    whole = [family for places in members.values() for family in _families(items, places)]
+    made = [part for family in whole for part in (_parts(family, room) if family.shared else [family])]
     alone = [family for family in made if not family.shared]
     lengths = [len(family.rows[0].inputs) for family in alone]
     plain = [Batch([alone[place] for place in group], 0) for group in batches(lengths, batch_tokens)]
-    return _shared_batches([family for family in made if family.shared], batch_tokens) + plain
+    return _shared_batches([family for family in made if family.shared], room) + plain
 
 
 def _families(items: Sequence[Item], places: Sequence[int]) -> list[Family]:
@@ -84,6 +108,13 @@ def _families(items: Sequence[Item], places: Sequence[int]) -> list[Family]:
     if len(rows) > 1 and shared >= FEWEST_SHARED_TOKENS:
         return [Family(rows, shared)]
     return [Family([row]) for row in rows]
+
+
+def _parts(family: Family, room: Room) -> list[Family]:
+    """As many rows at a time as there is room for; a row alone has nothing to share, and takes least by itself."""
+    most = max(1, room.rows(family))
+    parts = [family.rows[at : at + most] for at in range(0, len(family.rows), most)]
+    return [Family(rows, family.shared if len(rows) > 1 else 0) for rows in parts]
 
 
 def _rows(items: Sequence[Item], places: Sequence[int]) -> list[Row]:
@@ -106,23 +137,24 @@ def _common(sequences: Sequence[list[int]]) -> int:
     return next((at for at in range(length) if first[at] != last[at]), length)
 
 
-def _shared_batches(families: Sequence[Family], batch_tokens: int) -> list[Batch]:
+def _shared_batches(families: Sequence[Family], room: Room) -> list[Batch]:
     """Families in order of falling prefix length, as many at a time as both passes have room for."""
     made: list[list[Family]] = []
     for family in sorted(families, key=lambda family: -family.shared):
-        if made and _fits([*made[-1], family], batch_tokens):
+        if made and _fits([*made[-1], family], room):
             made[-1].append(family)
         else:
             made.append([family])
     return [Batch(group, group[-1].shared) for group in made]
 
 
-def _fits(group: Sequence[Family], batch_tokens: int) -> bool:
+def _fits(group: Sequence[Family], room: Room) -> bool:
     longest, shortest = group[0].shared, group[-1].shared
     if longest - shortest > shortest // SLACK:
         return False
-    rows = [len(row.inputs) - shortest for family in group for row in family.rows]
-    return len(group) * shortest <= batch_tokens and len(rows) * max(rows) <= batch_tokens
+    lengths = [len(row.inputs) for family in group for row in family.rows]
+    read = max(len(group) * shortest, len(lengths) * (max(lengths) - shortest))
+    return read <= room.read and len(lengths) * max(lengths) <= room.held
 
 
 @torch.no_grad()

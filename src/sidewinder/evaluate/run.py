@@ -26,6 +26,7 @@ PARTS = ".parts"
 """Folder of what a killed suite goes on from, until it is finished."""
 SCORES, SAMPLES = "scores.json", "samples.parquet"
 VERSIONED = ("torch", "numpy", "sentencepiece", "faker")
+MADE = 1  # Raised when our own tasks' samples or scores change meaning, so that parts kept from before are done again.
 
 
 def evaluate(graph: Graph, stage: Stage, suite: str) -> None:
@@ -77,11 +78,13 @@ def _kept_as(graph: Graph, settings: Suite, inputs: list[Artifact]) -> str:
     """What identifies the parts of a harness suite that are kept until it is finished.
 
     They serve other sets of tasks too, and another state of the data folder: each part tells what it read of that.
+    Versions are the record's, which tells one of each library for all parts.
     """
     if not isinstance(settings, Harness):
         return ""
     taken = sorted({(entry.role, entry.sha256) for entry in inputs if entry.role != "data"})
-    return digest([settings.unit_identity, bool(graph.study.data), taken])
+    versions = {name: metadata.version(name) for name in (*VERSIONED, "lm-eval")}
+    return digest([settings.unit_identity, bool(graph.study.data), taken, versions, MADE])
 
 
 def subject_of(graph: Graph, stage: Stage, settings: Suite, ranks: Ranks) -> Subject:

@@ -1,0 +1,93 @@
+"""Data sets of evaluation tasks from the hub: each read at one revision, which is recorded.
+
+A revision is that of the hub's branch when a suite first reads the data set. What is read again, for other shots or
+lengths or after the suite was killed, is read at the same one. Where the hub cannot be asked, `datasets` may still have
+the data set in its own cache, and the revision is that of what it had.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from sidewinder.evaluate.local_data import DEFAULT
+from sidewinder.record import digest
+
+UNKNOWN = "unknown"
+PATIENCE_S = 100  # As `datasets` has with the same question.
+COMMIT = re.compile(r"[0-9a-f]{40}")
+FILE = re.compile(
+    r"(?P<before>https://huggingface\.co/datasets/(?P<path>[^/:]+/[^/:]+)/resolve/)(?P<revision>[^/:]+)/(?P<file>[^:]+)"
+)
+
+
+@dataclass
+class HubData:
+    """The hub, as `reading` puts it before `datasets.load_dataset`. `used` fills with the revisions of what was read.
+
+    Emptying it, a caller sees what was read since then.
+    """
+
+    used: dict[str, str] = field(default_factory=dict)
+    _pinned: dict[str, str] = field(default_factory=dict)
+
+    def load_dataset(
+        self, original: Callable[..., Any], path: str, name: str | None = None, *args: Any, **settings: Any
+    ) -> Any:
+        """What `original` gives for the same arguments, at the pinned revision."""
+        if settings.get("data_files") is not None:
+            return original(path, name, *args, **settings | {"data_files": self._files(settings["data_files"])})
+        if Path(path).exists():  # A local one, which a task names itself.
+            return original(path, name, *args, **settings)
+        asked = settings.pop("revision", None)
+        key = f"{path}/{name or DEFAULT}" + (f"@{asked}" if asked else "")
+        revision = self._revision(key, path, asked)
+        found = original(path, name, *args, revision=revision or asked, **settings)
+        self._use(key, _told_by(found) or revision or UNKNOWN)
+        return found
+
+    def note(self, key: str, content: Any) -> None:
+        """Tells of a file that was read from elsewhere, and has no revision."""
+        self._use(key, f"content:{digest(content)[:12]}")
+
+    def unchanged(self, used: dict[str, str]) -> bool:
+        """Whether what was used before is what would be read now. A data set not read yet is pinned to what it was."""
+        return all(self._pinned.setdefault(key, revision) == revision for key, revision in used.items())
+
+    def _files(self, files: Any) -> Any:
+        """Addresses of files, those of the hub at a revision. Local files stay as they are."""
+        if isinstance(files, dict):
+            return {split: self._files(file) for split, file in files.items()}
+        if isinstance(files, list):
+            return [self._files(file) for file in files]
+        found = FILE.search(str(files))
+        if not found:
+            return files
+        key = f"{found['path']}/{found['file'].removesuffix('.zip')}"
+        revision = self._revision(key, found["path"], found["revision"])
+        self._use(key, revision or UNKNOWN)
+        return FILE.sub(rf"\g<before>{revision or found['revision']}/\g<file>", str(files))
+
+    def _revision(self, key: str, path: str, asked: str | None) -> str | None:
+        """The pinned one, or the newest; None where the hub does not tell."""
+        if self._pinned.get(key, UNKNOWN) != UNKNOWN:
+            return self._pinned[key]
+        from huggingface_hub import HfApi
+
+        try:
+            return str(HfApi().dataset_info(path, revision=asked, timeout=PATIENCE_S).sha)
+        except Exception:  # Of many kinds. `datasets` finds the data set in its cache, or tells better what is wrong.
+            return None
+
+    def _use(self, key: str, revision: str) -> None:
+        self.used[key] = self._pinned[key] = revision
+
+
+def _told_by(found: Any) -> str | None:
+    """The revision that a loaded data set tells: `datasets` keeps what it has read in folders of that name."""
+    parts = found.values() if isinstance(found, dict) else [found]
+    folders = {Path(file["filename"]).parent.name for part in parts for file in getattr(part, "cache_files", [])}
+    return folders.pop() if len(folders) == 1 and all(map(COMMIT.fullmatch, folders)) else None
