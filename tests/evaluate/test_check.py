@@ -13,6 +13,7 @@ from sidewinder.config.load import parse_study
 from sidewinder.config.study import Study
 from sidewinder.errors import DataError
 from sidewinder.evaluate.check import check_data
+from sidewinder.evaluate.task_index import manager_for
 from sidewinder.record import file_digest
 
 from .local_sets import piqa, scrolls, write
@@ -104,3 +105,8 @@ def test_shots_that_make_no_sense_are_named() -> None:
         DataError, match=r"suites.long: sidewinder_phonebook_reversed takes no shots, but 2 are asked for"
     ):
         check_data(parse_study(study.model_dump(mode="json") | {"suites": suites, "evaluate": ["long"]}))
+
+
+def test_only_as_much_of_the_index_is_read_as_is_needed() -> None:
+    assert len(manager_for(["sciq"]).all_tasks) < 10
+    assert "mmlu_pro" in manager_for(["mmlu_pro"]).all_tasks  # In no folder of MMLU's, whatever its name.

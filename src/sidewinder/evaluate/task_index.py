@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
@@ -38,7 +39,8 @@ def manager_for(names: Sequence[str]) -> TaskManager:
         if folder is None:
             return _everything()
         folders.add(folder)
-    return TaskManager(include_defaults=False, include_path=[str(folder) for folder in sorted(folders)])
+    manager = TaskManager(include_defaults=False, include_path=[str(folder) for folder in sorted(folders)])
+    return manager if set(names) <= set(manager.all_tasks) else _everything()
 
 
 @cache
@@ -58,4 +60,10 @@ def _folder(name: str) -> Path | None:
         return TASKS / "mmlu" / ("continuation" if name.endswith("continuation") else "default")
     if name in STANDARD or name in MMLU_FORMATS:
         return TASKS / FOLDERS.get(name, name)
-    return None
+    return TASKS / name if _defined(name, TASKS / name) else None
+
+
+def _defined(name: str, folder: Path) -> bool:
+    """Whether a folder of lm-eval's defines a task of its own name; the tasks of a group may lie elsewhere."""
+    line = re.compile(rf"^task: *['\"]?{re.escape(name)}['\"]? *$", re.MULTILINE)
+    return any(line.search(path.read_text(errors="replace")) for path in folder.glob("*.yaml"))
