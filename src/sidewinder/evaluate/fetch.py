@@ -47,7 +47,6 @@ def fetch(suites: Iterable[Suite], into: Path) -> dict[str, str]:
         manifest = {"format": 1, "datasets": sets | {need.key: entry}}
         write_atomically(into / MANIFEST, json.dumps(manifest, indent=1, sort_keys=True) + "\n")
         print(f"{need.key}: {', '.join(entry['files'])} ({entry.get('revision') or 'no revision'})")
-    _fetch_splitter(into)
     return failed
 
 
@@ -103,18 +102,8 @@ def _fetch_file(need: Need, into: Path) -> dict[str, Any]:
     answer = requests.get(need.address, timeout=300)
     answer.raise_for_status()
     place = into / need.path
-    write_atomically(place, answer.text)
+    write_atomically(place, answer.content.decode())  # JSON is UTF-8, whatever the server says of it.
     return {"files": {place.name: {"sha256": file_digest(place), "bytes": place.stat().st_size}}}
-
-
-def _fetch_splitter(into: Path) -> None:
-    """NLTK's tables of sentence ends, which RULER's needles are placed by; without them a plain rule serves."""
-    try:
-        import nltk
-    except ImportError:
-        return
-    if not (into / "nltk_data" / "tokenizers" / "punkt_tab").is_dir():
-        nltk.download("punkt_tab", download_dir=str(into / "nltk_data"), quiet=True)
 
 
 def _files(need: Need, entry: dict[str, Any]) -> list[str]:

@@ -31,7 +31,7 @@ from sidewinder.evaluate.mendable import Mendable
 from sidewinder.evaluate.outcome import Outcome, Score
 from sidewinder.evaluate.presets import Unit, units
 from sidewinder.evaluate.ranks import Ranks
-from sidewinder.evaluate.results import sample_of, scores_of, versions_of
+from sidewinder.evaluate.results import sample_of, scores_of, skipped_of, versions_of
 from sidewinder.evaluate.run import PARTS
 from sidewinder.evaluate.samples import write_samples
 from sidewinder.evaluate.squad import VERSION as SQUAD
@@ -66,6 +66,8 @@ class Part:
     scores: list[Score]
     versions: dict[str, str]
     truncated: int = 0
+    skipped: int = 0
+    """Questions that did not fit with their documents, in place of which others were asked."""
     used: dict[str, str] = field(default_factory=dict)
     """Data sets with their revisions."""
     variant: str | None = None
@@ -109,6 +111,7 @@ def run(
     failed: dict[str, str] = {}
     lacking: dict[str, str] = {}
     truncated: dict[str, int] = {}
+    skipped: dict[str, int] = {}
     used: dict[str, str] = {}
     for unit in wanted:
         try:
@@ -124,13 +127,14 @@ def run(
         outcome.sample_files.append(parts / f"{unit.name}.parquet")
         outcome.versions |= part.versions
         truncated |= {unit.name: part.truncated} if part.truncated else {}
+        skipped |= {unit.name: part.skipped} if part.skipped else {}
         used |= part.used
     if lacking:
         raise _unfinished(lacking, len(outcome.sample_files))
     if failed and not outcome.scores:
         raise EvaluationError(("no task of the suite could be run:\n" if len(failed) > 1 else "") + _listed(failed))
     outcome.facts |= {"truncated": sum(truncated.values()), "truncated_by_task": truncated, "missing": failed}
-    outcome.facts |= {"lengths_left_out": left_out, "datasets": used}
+    outcome.facts |= {"skipped_by_task": skipped, "lengths_left_out": left_out, "datasets": used}
     return outcome
 
 
@@ -191,6 +195,7 @@ def _part(
         results = _evaluated(lm, loaded, suite, unit)
     part = Part(scores_of(unit, results), versions_of(results))
     part.truncated = getattr(lm, "truncated", 0)
+    part.skipped = skipped_of(unit, results)
     part.used = dict(data.used)
     part.variant = unit.variant
 

@@ -3,7 +3,6 @@
     FOLDER/manifest.json                    what was fetched: revision, files, digests
     FOLDER/cais/mmlu/anatomy/test.parquet   <data set of the hub>/<configuration or default>/<split>.parquet
     FOLDER/ruler/…json                      the two question files of RULER
-    FOLDER/nltk_data/                       NLTK's sentence splitter
 
 While `reading` is active, lm-eval's tasks get their data from there. Without a folder they ask the hub (hub_data.py).
 """

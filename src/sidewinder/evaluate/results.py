@@ -9,7 +9,7 @@ from typing import Any
 
 from sidewinder.errors import EvaluationError
 from sidewinder.evaluate.outcome import Score, mean, standard_error
-from sidewinder.evaluate.presets import Unit
+from sidewinder.evaluate.presets import RULER, Unit
 from sidewinder.evaluate.squad import own_score
 from sidewinder.record import digest
 
@@ -133,6 +133,11 @@ def sample_of(unit: Unit, task: str, sample: dict[str, Any]) -> dict[str, Any]:
             },
         },
     }
+
+
+def skipped_of(unit: Unit, results: dict[str, Any]) -> int:
+    """Questions that were passed over when the samples were made (ruler.py); other tasks' columns mean other things."""
+    return sum(sample["doc"]["skipped"] for sample in results["samples"][unit.task]) if unit.task in RULER else 0
 
 
 def _number(unit: Unit, metric: str, value: Any) -> float | None:

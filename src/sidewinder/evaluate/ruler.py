@@ -4,21 +4,25 @@ Templates, random draws and scorers are those of lm-eval's modules. What is diff
 
 - *Length*: prompt and room for the answer fill between 99 % and 100 % of the target. lm-eval adds noise in steps of up
   to 500 words, which is a tenth of 4K. Where whole lines or documents come in too large units, other draws are tried.
-- *Seeds*: a sample is a function of seed, task, length and its place.
+- *Seeds*: a sample is a function of seed, task, length, tokenizer and its place, and of nothing else on the machine.
+- *Sentences*: needles go between what ends with a full stop and a space, not between sentences as NLTK's tables tell.
+- *Example*: ruler_vt's is drawn anew for each sample; lm-eval draws one, and renames its variables.
 - *Text*: RULER's essays from the data folder, or the topics of Python's documentation; repeated where too short.
 - *QA score*: the best of the references, as RULER's own scorer; lm-eval's gives a third for one of three references.
 """
 
 from __future__ import annotations
 
+import itertools
+import math
 import random
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from sidewinder.errors import EvaluationError
 from sidewinder.evaluate.local_data import LocalData
-from sidewinder.evaluate.ruler_tasks import NEEDLES, Maker, Sample, maker_for
+from sidewinder.evaluate.ruler_tasks import NEEDLES, PLACES, Maker, Sample, maker_for
 
 SHARE_FILLED = 0.99
 DRAWS = 60
@@ -39,16 +43,26 @@ def make(
 ) -> list[Sample]:
     """Samples in the form of lm-eval's own, all of that length.
 
-    Raises MissingData where the task's text is not at hand, EvaluationError where no sample fits the length.
+    A question whose own documents do not fit is passed over, and the next one asked: `skipped` of a sample tells how
+    many were before it. Raises MissingData where the task's text is not at hand, EvaluationError where no sample fits
+    the length, or the text is too short for it.
     """
     room = ROOM["niah"] if task in NEEDLES else ROOM[task]
     maker = maker_for(task, length_tokens, data, haystack)
     fitter = Fitter(task, length_tokens - room, lambda sample: len(encode(prompt_of(task, sample))), maker)
-    made = []
-    for index in range(samples):
-        sample, length = fitter.sample(f"ruler {seed} {task} {length_tokens} {index}", index)
-        sample |= {"index": index, "length": length + room, "max_length": length_tokens}
-        made.append(sample)
+    made: list[Sample] = []
+    skipped = 0
+    for place in itertools.count():
+        if len(made) == samples:
+            break
+        found = fitter.sample(f"ruler {seed} {task} {length_tokens} {place}", place)
+        if found:
+            length = found[1] + room
+            about = {"index": len(made), "length": length, "max_length": length_tokens, "skipped": skipped}
+            made.append(found[0] | about)
+        elif not made:
+            fitter.give_up(place)
+        skipped = 0 if found else skipped + (place < maker.places)
     return made
 
 
@@ -67,41 +81,61 @@ class Fitter:
     task: str
     room: int
     count: Callable[[Sample], int]
-    make: Maker
+    maker: Maker
     guess: int = 10
-    unit: float = field(default=0.0)
+    unit: float = 0.0
     """Tokens of one unit of noise, as last seen."""
+    unfilled: int = 0
+    """Places at which something fits, but no draw fills the room."""
 
-    def sample(self, seed: str, place: int) -> tuple[Sample, int]:
-        """A sample and its length in tokens: the first of DRAWS that fills the room, or the fullest of them."""
-        best: tuple[Sample, int] | None = None
+    def sample(self, seed: str, place: int) -> tuple[Sample, int] | None:
+        """The first of DRAWS that fills the room, and its tokens; None where none does.
+
+        Raises EvaluationError where all of the task's text together does not.
+        """
         for draw in range(DRAWS):
-            found = self._largest(f"{seed} {draw}", place)
-            if found and (best is None or found[1] > best[1]):
-                best = found
-            if best and best[1] >= SHARE_FILLED * self.room:
-                return best
-        if best is None:
-            raise EvaluationError(
-                f"{self.task}: no prompt fits in {self.room} tokens", remedy="ask for longer lengths, or fewer tasks"
-            )
-        return best
+            largest = self._largest(f"{seed} {draw}", place)
+            if largest is None:
+                return None
+            size, sample, tokens = largest
+            if tokens >= SHARE_FILLED * self.room:
+                return sample, tokens
+            if size == self.maker.most(place):
+                raise EvaluationError(
+                    f"{self.task}: all its documents together are {tokens} tokens, and {self.room} are to be filled",
+                    remedy="ask for shorter lengths, or for tasks with more text",
+                )
+        self.unfilled += 1
+        return None
 
-    def _largest(self, seed: str, place: int) -> tuple[Sample, int] | None:
-        """By steps of what is missing over the tokens of a unit, until the next size would be too long."""
-        sizes: dict[int, tuple[Sample, int]] = {}
-        low, high, size = 0, None, max(1, self.guess)
-        while size not in sizes:
-            sizes[size] = found = self._made(seed, size, place)
-            low, high = (size, high) if found[1] <= self.room else (low, size)
-            if len(sizes) > 1:
-                self._learn(sizes)
-            missing = (self.room - found[1]) / (self.unit or max(1.0, found[1] / size))
-            size = max(1, size + (int(missing) if missing >= 0 else int(missing) - 1))
-            if high is not None and size >= high:
-                size = max(low, high - 1, 1) if high - low > 1 else max(low, 1)
+    def give_up(self, place: int) -> None:
+        """Raises EvaluationError where enough places up to this one were tried in vain."""
+        if place + 1 < self.maker.places and self.unfilled < PLACES:
+            return
+        filled = f", and fills {SHARE_FILLED:.0%} of them" if self.unfilled else ""
+        raise EvaluationError(
+            f"{self.task}: no prompt fits in {self.room} tokens{filled}",
+            remedy="ask for longer lengths, or fewer tasks",
+        )
+
+    def _largest(self, seed: str, place: int) -> tuple[int, Sample, int] | None:
+        """A size with its sample and tokens, found by steps of what is missing over the tokens of a unit."""
+        made: dict[int, tuple[Sample, int]] = {}
+        low, high = 0, self.maker.most(place) + 1
+        size = min(max(1, self.guess), high - 1)
+        while low < size < high:
+            made[size] = self._made(seed, size, place)
+            tokens = made[size][1]
+            fits = tokens <= self.room
+            if fits and low and tokens == made[low][1]:  # More noise is not longer: there would be no end.
+                break
+            low, high = (size, high) if fits else (low, size)
+            if len(made) > 1:
+                self._learn(made)
+            size += math.floor((self.room - tokens) / (self.unit or max(1.0, tokens / size)))
+            size = min(size if fits else max(size, low + 1), high - 1)
         self.guess = max(1, low)
-        return sizes.get(low)
+        return (low, *made[low]) if low else None
 
     def _learn(self, sizes: dict[int, tuple[Sample, int]]) -> None:
         first, last = min(sizes), max(sizes)
@@ -110,7 +144,7 @@ class Fitter:
 
     def _made(self, seed: str, size: int, place: int) -> tuple[Sample, int]:
         with seeded(seed):
-            sample = self.make(size, place)
+            sample = self.maker.make(size, place)
         return sample, self.count(sample)
 
 

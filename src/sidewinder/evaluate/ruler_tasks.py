@@ -5,12 +5,11 @@ from __future__ import annotations
 import os
 import random
 import re
-from bisect import bisect_right
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from functools import cached_property
-from itertools import accumulate
+from itertools import cycle, islice
 from typing import Any
 
 from sidewinder.errors import EvaluationError
@@ -18,8 +17,8 @@ from sidewinder.evaluate.local_data import LocalData, MissingData
 from sidewinder.evaluate.mendable import Mendable
 
 Sample = dict[str, Any]
-Maker = Callable[[int, int], Sample]
-"""(size in units of noise, place of the sample) → sample; draws from `random`."""
+PLACES = 20
+"""Tried before a task is given up that draws its samples: one may be too long by its keys alone."""
 
 
 # Task: haystack, kind of key, kind of value, keys, values a key, keys asked.
@@ -35,11 +34,26 @@ NEEDLES: dict[str, tuple[str, str, str, int, int, int]] = {
 }
 REPEATED = "The grass is green. The sky is blue. The sun is yellow. Here we go. There and back again."
 LINE = "One of the special magic {type_needle_v} for {key} is: {value}."
+EXAMPLE_LINES = 10
+"""Lines of noise in the example before a chain: what lm-eval's search ends with where a line has 23 to 33 tokens, which
+it has in vocabularies of tens of thousands."""
 QA_FILES = {
     "ruler_qa_squad": ("read_squad", "ruler/dev-v2.0.json"),
     "ruler_qa_hotpot": ("read_hotpotqa", "ruler/hotpot_dev_distractor_v1.json"),
 }
 ESSAYS = "baber/paul_graham_essays"
+
+
+@dataclass(frozen=True)
+class Maker:
+    """Makes the samples of a task."""
+
+    make: Callable[[int, int], Sample]
+    """(size in units of noise, place of the sample) → sample; draws from the global random number generators."""
+    places: int = PLACES
+    """Tried before a length is given up; all questions, where there is a list of them."""
+    most: Callable[[int], int] = lambda place: sys.maxsize
+    """Place → the size that takes all of the task's text."""
 
 
 def maker_for(task: str, length_tokens: int, data: LocalData | None, haystack: str) -> Maker:
@@ -63,24 +77,22 @@ def _needle_maker(task: str, data: LocalData | None, haystack: str) -> Maker:
         module, niah = _module("prepare_niah"), _module("niah_utils")
     kind, keys_are, values_are, keys, values, asked = NEEDLES[task]
     keys = max(keys, asked)
-    if kind == "essay":
-        essay = Essay(essay_text(data, haystack), _splitter(data))
-        module.cached_sent_tokenize = essay.sentences
+    words = re.sub(r"\s+", " ", essay_text(data, haystack)).strip().split(" ") if kind == "essay" else []
 
     def make(size: int, place: int) -> Sample:
-        text: Any = essay.words(size) if kind == "essay" else REPEATED if kind == "repeat" else LINE
-        prompt, answers, query = module.generate_input_output(
-            max(size, keys * values),
-            text,
-            type_haystack=kind,
-            num_needle_k=keys,
-            type_needle_k=keys_are,
-            num_needle_v=values,
-            type_needle_v=values_are,
-            template=niah.TEMPLATE,
-            num_needle_q=asked,
-            random_seed=random.randrange(2**32),
-        )
+        text: Any = list(islice(cycle(words), size)) if words else REPEATED if kind == "repeat" else LINE
+        with replaced(module, cached_sent_tokenize=sentences):
+            prompt, answers, query = module.generate_input_output(
+                max(size, keys * values),
+                text,
+                type_haystack=kind,
+                num_needle_k=keys,
+                type_needle_k=keys_are,
+                num_needle_v=values,
+                type_needle_v=values_are,
+                template=niah.TEMPLATE,
+                num_needle_q=asked,
+            )
         one = asked * values == 1
         thing, verb = (values_are[:-1], "is") if one else (values_are, "are")
         return {
@@ -89,41 +101,15 @@ def _needle_maker(task: str, data: LocalData | None, haystack: str) -> Maker:
             "gen_prefix": f"The special magic {thing} for {query} mentioned in the provided text {verb}",
         }
 
-    return make
+    return Maker(make)
 
 
-@dataclass
-class Essay:
-    """A text that is used up to any of its words, repeated where it is too short; its sentences are found once."""
+def sentences(text: str) -> list[str]:
+    """The text cut at spaces after full stops, between which needles go.
 
-    text: str
-    split: Callable[[str], list[str]]
-
-    @cached_property
-    def _words(self) -> list[str]:
-        return re.sub(r"\s+", " ", self.text).strip().split(" ")
-
-    @cached_property
-    def _sentences(self) -> list[str]:
-        return self.split(" ".join(self._words))
-
-    @cached_property
-    def _ends(self) -> list[int]:
-        """Where each sentence ends in the text, the space after it not counted."""
-        return [end - 1 for end in accumulate(len(sentence) + 1 for sentence in self._sentences)]
-
-    def words(self, count: int) -> list[str]:
-        times = -(-count // len(self._words))
-        return (self._words * times)[:count]
-
-    def sentences(self, text: str) -> list[str]:
-        """Sentences of a beginning of the text, repeated as it may be."""
-        whole, rest = divmod(len(text), self._ends[-1] + 1)
-        found = self._sentences * whole
-        full = bisect_right(self._ends, rest)
-        start = self._ends[full - 1] + 1 if full else 0
-        found = found + self._sentences[:full]
-        return found + ([self._sentences[full][: rest - start]] if rest > start else [])
+    lm-eval cuts by NLTK's tables; those are not on every machine, and a sample must not depend on that.
+    """
+    return re.split(r"(?<=[.!?]) ", text)
 
 
 def essay_text(data: LocalData | None, haystack: str) -> str:
@@ -145,25 +131,6 @@ def essay_text(data: LocalData | None, haystack: str) -> str:
         ) from error
 
 
-def _splitter(data: LocalData | None) -> Callable[[str], list[str]]:
-    """NLTK's sentence splitter where its tables are at hand, else a plain rule; needles go between sentences."""
-    import nltk
-
-    folder = data.folder / "nltk_data" if data else None
-    if folder and folder.is_dir() and str(folder) not in nltk.data.path:
-        nltk.data.path.append(str(folder))
-    try:
-        nltk.data.find("tokenizers/punkt_tab")
-    except LookupError:
-        return lambda text: re.split(r"(?<=[.!?]) ", text)
-    return lambda text: _joined(nltk.sent_tokenize(text), text)
-
-
-def _joined(sentences: list[str], text: str) -> list[str]:
-    """The sentences, if they are the text cut at single spaces, which the places of needles rest on."""
-    return sentences if " ".join(sentences) == text else re.split(r"(?<=[.!?]) ", text)
-
-
 # Chains of variables, words, questions
 
 
@@ -172,13 +139,13 @@ def _chain_maker() -> Maker:
     head = " Answer: According to the chain(s) of variable assignment"
 
     def make(size: int, place: int) -> Sample:
-        example, found = _drawn(module, 5, is_icl=True)
+        example, found = _drawn(module, EXAMPLE_LINES, is_icl=True)
+        text, answers = _drawn(module, max(size, 6))  # With fewer, lm-eval cuts the lines up.
         example = module.randomize_icl(f"{example} {' '.join(found)}\n\n")
-        text, answers = _drawn(module, max(size, 6))
         at = text.rfind(head)
         return {"input": f"{example}\n\n{text[:at]}", "outputs": answers, "gen_prefix": text[at:].strip()}
 
-    return make
+    return Maker(make)
 
 
 def _drawn(module: Any, noises: int, **settings: Any) -> tuple[str, list[str]]:
@@ -192,20 +159,25 @@ def _drawn(module: Any, noises: int, **settings: Any) -> tuple[str, list[str]]:
 
 def _common_words_maker(length_tokens: int) -> Maker:
     module = _module("cwe_utils")
-    prefix, known = module.CONFIG["answer_prefix"], len(module.WORDS)
+    prefix, known = module.CONFIG["answer_prefix"], tuple(module.WORDS)
 
     def make(size: int, place: int) -> Sample:
         count = size + 10  # The ten common ones, and others.
-        if count > len(module.WORDS):  # As RULER's needles, where single words do not suffice.
-            words = module.WORDS[:known]
-            step = 1 + len(module.WORDS) // known
-            pairs = [f"{word}-{words[(at * 7 + step) % known]}" for at, word in enumerate(words)]
-            module.WORDS = list(dict.fromkeys([*module.WORDS, *pairs]))
-        module.RNG = random.Random(random.randrange(2**32))
-        _, text, answers = module.generate_input_output(min(count, len(module.WORDS)), length_tokens)
+        with replaced(module, WORDS=_enough_words(known, count), RNG=random.Random(random.randrange(2**32))):
+            _, text, answers = module.generate_input_output(count, length_tokens)
         return {"input": text[: text.rfind(prefix)].strip(), "outputs": answers, "gen_prefix": prefix.strip()}
 
-    return make
+    return Maker(make)
+
+
+def _enough_words(known: Sequence[str], count: int) -> list[str]:
+    """The known words, and where these do not suffice pairs of them, which are of the form of RULER's keys."""
+    words, step = list(known), 1
+    while len(words) < count:
+        step += 1
+        pairs = (f"{word}-{known[(at * 7 + step) % len(known)]}" for at, word in enumerate(known))
+        words = list(dict.fromkeys([*words, *pairs]))
+    return words
 
 
 def _frequent_words_maker(length_tokens: int) -> Maker:
@@ -223,25 +195,27 @@ def _frequent_words_maker(length_tokens: int) -> Maker:
         )
         return {"input": text[: text.rfind(prefix)].strip(), "outputs": answers, "gen_prefix": prefix.strip()}
 
-    return make
+    return Maker(make)
 
 
 def _question_maker(task: str, data: LocalData | None) -> Maker:
     module = _module("qa_utils")
     reader, file = QA_FILES[task]
-    if data is not None:
-        content = data.json(file)
-        module.download_json = lambda url: content
-        getattr(module, reader).cache_clear()
-    questions, documents = getattr(module, reader)()
+    read = getattr(module, reader).__wrapped__  # Without the cache, from which lm-eval's own task would get our file.
+    download = (lambda url: data.json(file)) if data else module.download_json
+    with replaced(module, download_json=download):
+        questions, documents = read()
+
+    def needed(place: int) -> int:
+        return len(questions[place % len(questions)]["context"])
 
     def make(size: int, place: int) -> Sample:
-        at = place % len(questions)
-        needed = len(questions[at]["context"])
-        text, answers = module.generate_input_output(at, needed + size - 1, qas=questions, docs=documents)
+        at, count = place % len(questions), needed(place) + size - 1
+        # A copy, because lm-eval shuffles in place what it is given where it takes all of it.
+        text, answers = module.generate_input_output(at, count, qas=questions, docs=list(documents))
         return {"input": text, "outputs": answers, "gen_prefix": "Answer:"}
 
-    return make
+    return Maker(make, len(questions), lambda place: max(1, len(documents) - needed(place) + 1))
 
 
 def best_reference(doc: Sample, results: Sequence[str]) -> dict[str, float]:
@@ -267,21 +241,31 @@ def _module(name: str) -> Any:
 
 
 @contextmanager
+def replaced(module: Any, **values: Any) -> Iterator[None]:
+    """A module with other values for these names, which lm-eval's own tasks find as they were afterwards."""
+    before = {name: getattr(module, name) for name in values}
+    vars(module).update(values)
+    try:
+        yield
+    finally:
+        vars(module).update(before)
+
+
+@contextmanager
 def fetching_nothing() -> Iterator[None]:
     """While RULER's modules are imported: where NLTK's tables are missing they would fetch them, from wherever this
-    runs, and say so on a stream that may be closed. `_splitter` does without."""
+    runs, and say so on a stream that may be closed. `sentences` does without."""
     try:
         import nltk
     except ImportError:  # Told of by what needs it.
         yield
         return
-    download, before = nltk.download, os.environ.get("LOCAL_RANK")
-    nltk.download = lambda *names, **settings: False
+    before = os.environ.get("LOCAL_RANK")
     os.environ["LOCAL_RANK"] = "-1"
     try:
-        yield
+        with replaced(nltk, download=lambda *names, **settings: False):
+            yield
     finally:
-        nltk.download = download
         os.environ.pop("LOCAL_RANK")
         if before is not None:
             os.environ["LOCAL_RANK"] = before
