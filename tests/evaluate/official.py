@@ -44,7 +44,7 @@ def squad_v2(predictions: Sequence[dict[str, Any]], references: Sequence[dict[st
 
 
 def best(own: list[float], texts: list[str], answered: list[bool], order: list[int]) -> float:
-    """Points at the best number of answers. Any text is wrong where none is wanted, also one of which nothing is left."""
+    """Points at the best number of answers. Where none is wanted any text is wrong, even if nothing is left of it."""
     given = [value if has else float(not text) for value, text, has in zip(own, texts, answered, strict=True)]
     return max(
         sum(given[place] for place in order[:count]) + sum(not answered[place] for place in order[count:])
