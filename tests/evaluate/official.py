@@ -6,9 +6,11 @@ each. The official scripts are downloaded when they are needed, which tests do n
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from types import SimpleNamespace
 from typing import Any
+from unittest.mock import patch
 
 from lm_eval.tasks.longbench.metrics import normalize_answer, qa_f1_score
 
@@ -60,9 +62,14 @@ class Scrolls:
         return {"f1": 100 * sum(best) / len(best)}
 
 
-def replace_scorers() -> None:
-    """What `loading.substituted` put into lm-eval's modules gives way until it does so again."""
-    _module("squadv2/task.py")._squad_metric = squad_v2
-    scrolls = _module("scrolls/task.py")
-    scrolls.load = lambda path, config_name=None: Scrolls()
-    scrolls.squad_metrics = SimpleNamespace(normalize_answer=normalize_answer)
+@contextmanager
+def scorers(task: str) -> Iterator[None]:
+    """In place of those that `loading.substituted` put into the modules of lm-eval's task."""
+    with ExitStack() as stack:
+        if task == "squadv2":
+            stack.enter_context(patch.object(_module("squadv2/task.py"), "_squad_metric", squad_v2))
+        if task.startswith("scrolls"):
+            module, words = _module("scrolls/task.py"), SimpleNamespace(normalize_answer=normalize_answer)
+            stack.enter_context(patch.object(module, "load", lambda path, config_name=None: Scrolls()))
+            stack.enter_context(patch.object(module, "squad_metrics", words))
+        yield
