@@ -171,8 +171,8 @@ def test_parting_is_told_step_by_step(built: Graph) -> None:
 def test_positions_are_those_of_the_questions(built: Graph) -> None:
     """Four books with an entry in each quarter, of which 0, 1, 1 and 2 are remembered."""
     table = query(built.results, "positions", {"model": "plain", "length": "64"})
-    assert table.columns[5:] == ["part", "exact_match", "sd", "stderr", "digit_agreement", "seeds", "n"]
-    shared = ("phonebook", "standard", "plain", "pretrain-64", 64)
+    assert table.columns[6:] == ["part", "exact_match", "sd", "stderr", "digit_agreement", "seeds", "n"]
+    shared = ("phonebook", "phonebook", "standard", "plain", "pretrain-64", 64)
     # Of the four digits of the others one is right in every other book.
     assert table.rows == [
         (*shared, 1, 0.0, None, 0.0, 2 / 16, 1, 4),
@@ -182,6 +182,34 @@ def test_positions_are_those_of_the_questions(built: Graph) -> None:
     ]
     halves = query(built.results, "positions", {"model": "plain", "length": "64", "parts": "2"}).records()
     assert [(row["part"], row["exact_match"], row["n"]) for row in halves] == [(1, 0.125, 8), (2, 0.375, 8)]
+
+
+def test_suites_of_the_same_task_are_not_taken_for_seeds(small: ModuleType, tmp_path: Path) -> None:
+    values = small.study_values(tmp_path / "results", extensions=[], export=False)
+    values["suites"]["other"] = values["suites"]["phonebook"] | {"seed": 2}
+    graph = small.graph_of(values | {"evaluate": ["phonebook", "other"]})
+    small.fill_text(graph)
+    for stage in graph.stages:
+        small.train(graph, stage)
+        small.evaluate(graph, stage, "phonebook")
+        small.evaluate(graph, stage, "other", shift=0.125)
+    build_catalog(graph.results, graph.catalog, graph.records)
+    lengths = query(graph.results, "lengths", {"model": "plain"})
+    assert lengths.columns[:2] == ["suite", "task"]
+    found = [(row["suite"], row["context_tokens"], row["value"], row["seeds"], row["n"]) for row in lengths.records()]
+    assert found == [
+        ("other", 32, 0.875, 1, 16),
+        ("other", 64, 0.375, 1, 16),
+        ("phonebook", 32, 0.75, 1, 16),
+        ("phonebook", 64, 0.25, 1, 16),
+    ]
+    places = query(graph.results, "positions", {"model": "plain", "length": "64", "parts": "1"}).records()
+    assert [(row["suite"], row["exact_match"], row["n"]) for row in places] == [
+        ("other", 0.375, 16),
+        ("phonebook", 0.25, 16),
+    ]
+    for name in ("lengths", "positions"):
+        assert {row["suite"] for row in query(graph.results, name, {"suite": "other"}).records()} == {"other"}
 
 
 def test_the_error_by_place_takes_a_prompts_questions_as_one(built: Graph) -> None:

@@ -15,43 +15,25 @@ from typing import Any
 import yaml
 from datasets import ClassLabel, Dataset
 
-from sidewinder.evaluate.presets import FOLDER
+from sidewinder.evaluate.presets import FOLDER, PHONEBOOK, RULER
 
 SAMPLES = 50
 FEW = 8
 """Rows of splits that only examples come from."""
-WORDS = [
-    "apple",
-    "river",
-    "stone",
-    "cloud",
-    "garden",
-    "winter",
-    "silver",
-    "candle",
-    "bridge",
-    "mirror",
-    "forest",
-    "letter",
-    "basket",
-    "engine",
-    "pepper",
-    "thunder",
-    "button",
-    "harbour",
-    "window",
-    "summer",
-    "copper",
-    "valley",
-    "lantern",
-    "blanket",
-    "hammer",
-    "island",
-    "saddle",
-    "feather",
-    "orchard",
-    "anchor",
-]
+LENGTH, LONGER = 640, 1280
+TOO_LONG = {"ruler_vt", "ruler_qa_hotpot"}
+"""RULER's tasks that need more than LENGTH tokens of the tests' tokenizer."""
+SIZED_AT = {
+    LENGTH: [task for task in (*RULER, *PHONEBOOK) if task not in TOO_LONG | {"ruler_cwe"}],
+    768: ["ruler_cwe"],
+    LONGER: sorted(TOO_LONG),
+}
+"""What is made to each length."""
+TEXT = (
+    "apple river stone cloud garden winter silver candle bridge mirror forest letter basket engine pepper "
+    "thunder button harbour window summer copper valley lantern blanket hammer island saddle feather orchard anchor"
+)
+WORDS = TEXT.split()
 LETTERS = "ABCD"
 Row = dict[str, Any]
 
@@ -74,7 +56,9 @@ def write_all(folder: Path) -> Path:
             write(folder, "cais/mmlu", subject, split, made, answer=ClassLabel(names=list(LETTERS)))
     (folder / "ruler").mkdir()
     (folder / "ruler" / "dev-v2.0.json").write_text(json.dumps(squad_file(random.Random(1), 220)))
-    (folder / "ruler" / "hotpot_dev_distractor_v1.json").write_text(json.dumps(hotpot_file(random.Random(2), 170)))
+    (folder / "ruler" / "hotpot_dev_distractor_v1.json").write_text(
+        json.dumps(hotpot_file(random.Random(2), 170, longest=9))
+    )
     return folder
 
 
@@ -225,7 +209,7 @@ def longbench(rng: random.Random, place: int) -> Row:
 
 
 def trec(rng: random.Random, place: int) -> Row:
-    classes = ["Colour", "River", "Number of something", "Reason"]
+    classes = ["Colour", "Number", "Number of something", "Reason"]  # One of which holds another.
     shown = "\n".join(f"Question: {words(rng, 4)}?\nType: {rng.choice(classes)}" for _ in range(6))
     question = f"Question: {words(rng, 4)}?\nType:"
     return {
@@ -255,11 +239,13 @@ def squad_file(rng: random.Random, articles: int) -> Row:
     return {"version": "v2.0", "data": made}
 
 
-def hotpot_file(rng: random.Random, questions: int) -> list[Row]:
-    """As hotpot_dev_distractor_v1.json."""
+def hotpot_file(rng: random.Random, questions: int, longest: int = 18) -> list[Row]:
+    """As hotpot_dev_distractor_v1.json, of paragraphs of so many words."""
     made = []
     for question in range(questions):
-        context = [[f"Title {question} {at}", [paragraph(rng, 18), " " + paragraph(rng, 18)]] for at in range(10)]
+        context = [
+            [f"Title {question} {at}", [paragraph(rng, longest), " " + paragraph(rng, longest)]] for at in range(10)
+        ]
         made.append({"question": f"What of {question}?", "answer": context[0][1][0].split()[2], "context": context})
     return made
 

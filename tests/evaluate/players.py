@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import random
+from collections import defaultdict
+from collections.abc import Iterable
+from itertools import groupby
 from typing import Any
 
 from lm_eval.api.instance import Instance
@@ -54,17 +57,28 @@ class Oracle(Player):
 
 
 class Guesser(Player):
-    """All choices are as likely; text is a number that is as likely as any."""
+    """All choices are as likely; text is a number that is as likely as any. A seed guesses the same in any order."""
 
-    def __init__(self, tasks: dict[str, Any]) -> None:
+    def __init__(self, tasks: dict[str, Any], seed: int = 1) -> None:
         super().__init__(tasks)
-        self.rng = random.Random(1)
+        self.seed = seed
+
+    def draw(self, request: Instance) -> random.Random:
+        # With the answer offered: lm-eval numbers SCROLLS' and SQuAD's requests in other ways.
+        return random.Random(f"{self.seed} {request.task_name} {request.doc_id} {request.idx} {request.args[1]}")
 
     def says(self, request: Instance) -> float:
-        return self.rng.uniform(-9.0, -1.0) * max(1, len(request.args[1]))
+        return self.draw(request).uniform(-9.0, -1.0)
 
     def writes(self, request: Instance) -> str:
-        return f" {self.rng.randrange(10**7):07d}"
+        return f" {self.draw(request).randrange(10**7):07d}"
+
+
+class CharacterGuesser(Guesser):
+    """All choices are as likely for a character of theirs, which is what normalised accuracy compares."""
+
+    def says(self, request: Instance) -> float:
+        return super().says(request) * len(request.args[1].removeprefix(" "))
 
 
 class Silent(Guesser):
@@ -88,3 +102,23 @@ def is_right(task: Any, request: Instance) -> bool:
     gold = task.doc_to_text(doc) if task.multiple_input else task.doc_to_target(doc)
     choices = task.doc_to_choice(doc)
     return request.idx == (gold if isinstance(gold, int) else choices.index(gold))
+
+
+def guessed(kind: type[Guesser], task: Any, seeds: Iterable[int], samples: int) -> dict[str, list[Any]]:
+    """What lm-eval's scorers give each document of a task for each seed's guesses, by metric."""
+    task.build_all_requests(limit=samples)
+    asked = [list(found) for _, found in groupby(task.instances, key=lambda request: request.doc_id)]
+    parts: dict[str, list[Any]] = defaultdict(list)
+    for seed in seeds:
+        player = kind({}, seed)
+        for requests in asked:
+            for request in requests:
+                chosen = request.request_type == "loglikelihood"
+                request.resps = [(player.says(request), False) if chosen else player.writes(request)]
+        task.apply_filters()
+        (kept,) = task.instances[0].filtered_resps
+        for requests in asked:
+            found = task.process_results(requests[0].doc, [request.filtered_resps[kept] for request in requests])
+            for metric, part in found.items():
+                parts[metric].append(part)
+    return parts

@@ -1,13 +1,16 @@
-"""The presets on local data: our adapter against lm-eval's `hf`, prompts against lm-eval's own, known players."""
+"""The presets on local data: our adapter against lm-eval's `hf`, prompts against lm-eval's own.
+
+Of both sides some answers are right (taught.py), and lm-eval's has scorers of its own (official.py).
+"""
 
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 import torch
@@ -16,8 +19,8 @@ from sentencepiece import SentencePieceProcessor
 from sidewinder.config.suites import Harness
 from sidewinder.evaluate import harness, loading
 from sidewinder.evaluate.local_data import LocalData, reading
-from sidewinder.evaluate.outcome import Outcome, Score
-from sidewinder.evaluate.presets import MMLU_FORMATS, NATURAL, PHONEBOOK, RULER, STANDARD, Unit, units
+from sidewinder.evaluate.outcome import Outcome
+from sidewinder.evaluate.presets import FOLDER, MMLU_FORMATS, NATURAL, PHONEBOOK, STANDARD, Unit, units
 from sidewinder.evaluate.samples import read_samples
 from sidewinder.evaluate.subject import Subject
 from sidewinder.evaluate.task_index import manager_for
@@ -25,44 +28,55 @@ from sidewinder.export.tokenizer import write_tokenizer
 from sidewinder.export.write import write_model
 from sidewinder.model.checkpoint import ModelInfo
 
+from . import official
 from .conftest import random_model
-from .local_sets import SAMPLES, subjects, write_all
-from .players import Guesser, Oracle, Player, Silent
+from .local_sets import LONGER, SAMPLES, SIZED_AT, subjects, write_all
+from .taught import TABLE, TAUGHT, answers_of, teach_sets, teach_task
+from .test_docs import BYTES
 
 pytest.importorskip("accelerate", reason="lm-eval's `hf` model imports it")
 import lm_eval.evaluator
 from lm_eval.models.huggingface import HFLM
+from lm_eval.tasks import TaskManager
+from lm_eval.utils import env
 
-CONTEXT, LENGTH = 640, 640
+CONTEXT = 640
 GOLDEN = Path(__file__).parent / "golden" / "prompts.json"
 NEARLY_EQUAL = 1e-5
 """Logits of which rounding may take one for the larger; they are of the order of 1."""
 LOG_LIKELIHOOD = 1e-3
 """Tolerance of a continuation's log-likelihood in nats: float32 sums in other orders; many have hundreds of tokens."""
-# MMLU's own group is run by the players; against `hf` one subject, with enough samples, stands for all.
-AGAINST_HF = {
-    **{task: 0 for task in (*STANDARD, *NATURAL) if task not in ("mmlu", "nq_open")},
-    "mmlu_anatomy": 5,
-    "mmlu_anatomy_continuation": 5,
-    "nq_open": 5,
-}
-TOO_LONG = {"ruler_vt", "ruler_cwe", "ruler_qa_hotpot"}
-"""RULER's tasks that need more than LENGTH tokens of the test's tokenizer."""
+CHOICE = "sidewinder_mmlu_choice"
+# Of MMLU with letters and as a cloze one subject stands for all against `hf`; the players run the groups.
+AGAINST_HF = [
+    *((task, 0) for task in (*STANDARD, *NATURAL) if task != "mmlu"),
+    ("nq_open", 5),
+    *((task, shots) for task in ("mmlu_anatomy", CHOICE, "mmlu_anatomy_continuation") for shots in (0, 5)),
+]
 
 
-@pytest.fixture(scope="module")
-def sets(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_all(tmp_path_factory.mktemp("sets"))
+@pytest.fixture(scope="module", autouse=True)
+def compiled_once() -> Iterator[None]:
+    """lm-eval compiles a template anew for each document, which takes longer than all else here."""
+    with patch.object(env, "from_string", cache(env.from_string)):
+        yield
 
 
 @pytest.fixture(scope="module")
 def subject(tokenizer: SentencePieceProcessor) -> Subject:
-    """A hybrid that often ends lines and documents, so that its answers are short, and has few layers."""
-    model = random_model("hybrid", tokenizer.get_piece_size(), pattern="M*-")
+    """A hybrid of few layers that writes a few words, others to each prompt, and then ends the line or document."""
+    pieces = tokenizer.get_piece_size()
+    model = random_model("hybrid", pieces, pattern="M*-")
     ends = [tokenizer.piece_to_id("<0x0A>"), tokenizer.eos_id()]
+    words = [tokenizer.id_to_piece(piece)[1:] for piece in range(pieces)]
+    others = [piece for piece in range(pieces) if not words[piece].isalpha()]
     with torch.no_grad():
+        for name, weight in model.named_parameters():
+            weight *= 3 if weight.dim() > 1 and not name.startswith(("embedding", "head")) else 1
+        model.head.weight[others] *= 0.3
         model.head.weight[:259] = 0  # Random bytes are no UTF-8, which the two decoders show differently.
-        model.head.weight[ends] = 2 * torch.randn(2, 32, generator=torch.Generator().manual_seed(1))
+        often = torch.tensor([[2.0], [2.5]])
+        model.head.weight[ends] = often * torch.randn(2, 32, generator=torch.Generator().manual_seed(9))
     return Subject("hybrid", model, CONTEXT, tokenizer)
 
 
@@ -76,16 +90,25 @@ def exported(subject: Subject, tmp_path_factory: pytest.TempPathFactory) -> HFLM
     return HFLM(pretrained=str(folder), device="cpu", dtype="float32", batch_size=1, prefix_token_id=2)
 
 
+@pytest.fixture(scope="module")
+def sets(subject: Subject, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Local data of which the model knows some."""
+    folder = write_all(tmp_path_factory.mktemp("sets"))
+    tasks = [{"task": task, "shots": [0, 5] if task == "nq_open" else [0]} for task in TABLE]
+    suite = Harness.model_validate({"kind": "harness", "samples": TAUGHT, "tasks": tasks})
+    teach_sets(folder, answers_of(harness.run(subject, suite, tmp_path_factory.mktemp("first"), data=folder)))
+    return folder
+
+
 @pytest.fixture(scope="module", autouse=True)
-def loaded_once() -> Iterator[Callable[..., Any]]:
+def loaded_once(sets: Path) -> Iterator[Callable[..., Any]]:
     """lm-eval takes longer to load a task than a tiny model to answer it."""
     original, kept = loading.load_unit, {}
 
     def load_unit(manager: Any, unit: Unit, suite: Harness, *others: Any) -> dict[str, Any]:
-        key = (unit, suite.samples, suite.haystack)
-        if key not in kept:
-            kept[key] = original(manager, unit, suite, *others)
-        return kept[key]
+        if unit not in kept:
+            kept[unit] = original(manager, unit, suite.model_copy(update={"samples": SAMPLES}), *others)
+        return kept[unit]
 
     loading.load_unit = load_unit
     yield load_unit
@@ -101,7 +124,7 @@ def lm_evals_own(sets: Path, exported: HFLM) -> Iterator[Callable[[str, int], di
     @cache
     def run(task: str, shots: int) -> dict[str, Any]:
         manager = manager_for([task])
-        with reading(data), loading.substituted(task):
+        with reading(data), loading.substituted(task), official.scorers(task):
             return lm_eval.evaluator.simple_evaluate(
                 exported, tasks=[task], num_fewshot=shots, limit=SAMPLES, task_manager=manager, bootstrap_iters=0
             )
@@ -112,36 +135,45 @@ def lm_evals_own(sets: Path, exported: HFLM) -> Iterator[Callable[[str, int], di
 
 def run(subject: Subject, sets: Path, folder: Path, **settings: Any) -> Outcome:
     model = settings.pop("model", None)
-    suite = Harness.model_validate({"kind": "harness", "samples": SAMPLES, "lengths_tokens": [LENGTH]} | settings)
+    suite = Harness.model_validate({"kind": "harness", "samples": SAMPLES} | settings)
     return harness.run(subject, suite, folder, data=sets, model=model)
 
 
-@pytest.mark.parametrize("task", AGAINST_HF)
+@pytest.mark.parametrize(("task", "shots"), AGAINST_HF)
 def test_prompts_and_scores_are_those_of_lm_eval_and_hf(
-    task: str, subject: Subject, sets: Path, tmp_path: Path, lm_evals_own: Any
+    task: str, shots: int, subject: Subject, sets: Path, tmp_path: Path, lm_evals_own: Any
 ) -> None:
-    shots = AGAINST_HF[task]
     outcome = run(subject, sets, tmp_path, tasks=[{"task": task, "shots": [shots]}])
     wanted = lm_evals_own(task, shots)
-    ours, theirs = read_samples(outcome.sample_files[0]), wanted["samples"][task]
-    assert len(ours) == len(theirs) == SAMPLES
-    for sample, other in zip(ours, theirs, strict=True):
-        pairs = [tuple(pair) for pair in other["arguments"]]
-        assert sample["prompt"].encode() == pairs[0][0].encode()
-        assert sample["details"]["prompts"] in ([], [prompt for prompt, _ in pairs])
-        assert sample["details"]["continuations"] == [text for _, text in pairs if isinstance(text, str)]
-        try:
-            assert_equal_answers(sample["prediction"], other["filtered_resps"])
-        except AssertionError:
-            # Rounding decides between two tokens of equal rank, and is not the same in every process.
-            if sample["details"]["continuations"] or closest_call(subject, sample) > NEARLY_EQUAL:
-                raise
+    theirs = {(name, other["doc_id"]): other for name, found in wanted["samples"].items() for other in found}
+    ours = {(sample["task"], sample["sample"]): sample for sample in read_samples(outcome.sample_files[0])}
+    assert ours.keys() == theirs.keys()
+    assert len(ours) >= SAMPLES
+    for key, sample in ours.items():
+        assert_same(sample, theirs[key], subject)
     for score in outcome.scores:
         kept = score.variant or "none"
-        assert score.value == pytest.approx(wanted["results"][task][f"{score.metric},{kept}"], abs=LOG_LIKELIHOOD)
-    assert {score.metric for score in outcome.scores} == {
+        value = wanted["results"][score.task][f"{score.metric},{kept}"]
+        assert score.value == pytest.approx(value, abs=LOG_LIKELIHOOD), score
+        if score.task == task:
+            assert 0 < score.value < (1 if "acc" in score.metric or score.value <= 1 else 100), "says nothing"
+    assert {score.metric for score in outcome.scores if score.task == task} == {
         key.split(",")[0] for key in wanted["results"][task] if "," in key and "_stderr" not in key
     }
+
+
+def assert_same(sample: dict[str, Any], other: dict[str, Any], subject: Subject) -> None:
+    """Prompts and continuations are equal byte for byte; answers, to rounding."""
+    pairs = [tuple(pair) for pair in other["arguments"]]
+    assert sample["prompt"].encode() == pairs[0][0].encode()
+    assert sample["details"]["prompts"] in ([], [prompt for prompt, _ in pairs])
+    assert sample["details"]["continuations"] == [text for _, text in pairs if isinstance(text, str)]
+    try:
+        assert_equal_answers(sample["prediction"], other["filtered_resps"])
+    except AssertionError:
+        # Rounding decides between two tokens of equal rank, and is not the same in every process.
+        if sample["details"]["continuations"] or closest_call(subject, sample) > NEARLY_EQUAL:
+            raise
 
 
 @torch.no_grad()
@@ -165,12 +197,21 @@ def assert_equal_answers(ours: str, theirs: list[Any]) -> None:
             assert answer[1] == other[1]
 
 
-def test_made_tasks_score_as_with_hf(subject: Subject, sets: Path, tmp_path: Path, exported: HFLM) -> None:
-    settings = {"tasks": [*PHONEBOOK, *(task for task in RULER if task not in TOO_LONG)]}
+@pytest.mark.parametrize("length", SIZED_AT)
+def test_made_tasks_score_as_with_hf(
+    length: int, subject: Subject, sets: Path, tmp_path: Path, exported: HFLM, loaded_once: Any
+) -> None:
+    settings = {"tasks": SIZED_AT[length], "lengths_tokens": [length], "beyond": LONGER / CONTEXT}
+    hf = HFLM(pretrained=exported.model, tokenizer=exported.tokenizer, max_length=length, prefix_token_id=2)
+    first = answers_of(run(subject, sets, tmp_path / "first", **settings | {"samples": TAUGHT}))
+    for task in SIZED_AT[length]:
+        (made,) = loaded_once(None, Unit(task, 0, length), None)["tasks"].values()
+        teach_task(made, first[task])
     ours = run(subject, sets, tmp_path / "ours", **settings)
-    theirs = run(subject, sets, tmp_path / "theirs", **settings, model=lambda *given: exported)
+    theirs = run(subject, sets, tmp_path / "theirs", **settings, model=lambda *given: hf)
     assert not ours.facts["missing"]
     assert ours.scores == theirs.scores
+    assert all(0 < score.value < 1 for score in ours.scores), "says nothing"
     for one, other in zip(ours.sample_files, theirs.sample_files, strict=True):
         assert len(read_samples(one)) == SAMPLES
         assert read_samples(one) == read_samples(other)
@@ -178,7 +219,11 @@ def test_made_tasks_score_as_with_hf(subject: Subject, sets: Path, tmp_path: Pat
 
 def test_prompts_are_the_golden_ones(lm_evals_own: Any) -> None:
     """What lm-eval makes of a fixed document must not change unseen when lm-eval does."""
-    found = {task: lm_evals_own(task, shots)["samples"][task][3]["arguments"] for task, shots in AGAINST_HF.items()}
+    found = {}
+    for task, shots in AGAINST_HF:
+        name = f"{CHOICE}::anatomy" if task == CHOICE else task
+        found[f"{task} {shots}-shot"] = lm_evals_own(task, shots)["samples"][name][3]["arguments"]
+    found |= {task: phonebook_arguments(task) for task in PHONEBOOK}
     plain = json.loads(json.dumps(found))
     if not GOLDEN.is_file():  # To renew it on purpose: delete it, run, and look at the difference.
         GOLDEN.parent.mkdir(exist_ok=True)
@@ -186,85 +231,35 @@ def test_prompts_are_the_golden_ones(lm_evals_own: Any) -> None:
     assert plain == json.loads(GOLDEN.read_text())
 
 
-# Players
-
-
-@pytest.fixture(scope="module")
-def play(
-    subject: Subject, sets: Path, tmp_path_factory: pytest.TempPathFactory, loaded_once: Any
-) -> Callable[[type[Player]], dict[tuple[str, str, str | None], Score]]:
-    """Scores of a player in all presets, each task at its first number of shots."""
-    tasks = [*STANDARD, *MMLU_FORMATS, *NATURAL, *RULER, *PHONEBOOK]
-    suite = Harness(kind="harness", tasks=tasks, samples=SAMPLES, lengths_tokens=[LENGTH])
-    manager, data = manager_for(tasks), LocalData(sets)
-
-    def player(kind: type[Player]) -> dict[tuple[str, str, str | None], Score]:
-        def model(of: Subject, unit: Unit, *others: Any) -> Player:
-            return kind(loaded_once(manager, unit, suite, of, data)["tasks"])
-
-        folder = tmp_path_factory.mktemp(kind.__name__)
-        outcome = harness.run(subject, suite, folder, data=sets, model=model)
-        assert {name.split("-")[0] for name in outcome.facts["missing"]} == TOO_LONG
-        assert {score.task for score in outcome.scores} >= set(tasks) - TOO_LONG
-        grouped = {score.task for score in outcome.scores if f"{score.task} group" in outcome.versions}
-        assert grouped == {score.task for score in outcome.scores} - set(tasks)
-        return {(score.task, score.metric, score.variant): score for score in outcome.scores}
-
-    return player
-
-
-PERCENT = {"exact", "f1", "HasAns_exact", "HasAns_f1", "NoAns_exact", "NoAns_f1", "best_exact", "best_f1", "em"}
-
-
-def test_the_oracle_is_always_right(play: Any) -> None:
-    for (task, metric, _), score in play(Oracle).items():
-        if (task, metric) == ("longbench_trec", "classification_score"):
-            continue  # Also counts other classes that the right one's name contains.
-        assert score.value == pytest.approx(100 if metric in PERCENT else 1, abs=1e-4), (task, metric)
-
-
-def test_guessing_gives_what_arithmetic_says(play: Any) -> None:
-    scores = play(Guesser)
-    chance = {"winogrande": 1 / 2, "piqa": 1 / 2, "pubmedqa": 1 / 3, "truthfulqa_mc2": 2 / 5}
-    chance |= dict.fromkeys(
-        ["hellaswag", "arc_easy", "arc_challenge", "openbookqa", "race", "scrolls_quality", *MMLU_FORMATS], 1 / 4
-    )
-    for task, share in chance.items():
-        score = scores[task, "acc", None]
-        assert score.n == (len(subjects()) - 1 + SAMPLES if task in MMLU_FORMATS else SAMPLES)
-        assert abs(score.value - share) < 4 * math.sqrt(share * (1 - share) / score.n), task
-    digits = [scores[task, "digit_agreement", None] for task in PHONEBOOK]
-    assert all(abs(score.value - 0.1) < 4 * math.sqrt(0.09 / (7 * SAMPLES)) for score in digits)
-    for task in (*NATURAL, *RULER, *PHONEBOOK, "nq_open"):
-        for (name, metric, _), score in scores.items():
-            if name == task and metric not in ("acc", "acc_norm", "em", "digit_agreement") and task != "scrolls_qasper":
-                assert score.value == 0, (task, metric)
-
-
-def test_silence_is_right_where_there_is_no_answer(play: Any, sets: Path) -> None:
-    scores = play(Silent)
-    unanswerable = sum(not row["answers"]["text"] for row in LocalData(sets).load("lighteval/squad_v2")["validation"])
-    assert scores["squadv2", "exact", None].value == pytest.approx(100 * unanswerable / SAMPLES)
-    assert scores["squadv2", "NoAns_exact", None].value == 100
-    assert scores["squadv2", "HasAns_f1", None].value == 0
-    assert all(scores[task, "score", None].value == 0 for task in RULER if task not in TOO_LONG)
+def phonebook_arguments(task: str) -> Any:
+    """As lm-eval makes them of the task's file, in bytes for tokens: those of every tokenizer are the same."""
+    settings = {"counter": BYTES, "lengths_tokens": [250], "books": 4, "shots": 0 if task.endswith("reversed") else 2}
+    manager = TaskManager(include_defaults=False, include_path=str(FOLDER), metadata=settings)
+    made = manager.load([task])["tasks"][task]
+    made.build_all_requests()
+    return made.instances[3].args
 
 
 def test_mmlu_with_choice_texts_asks_what_mmlu_asks(subject: Subject, sets: Path, loaded_once: Any) -> None:
+    """In all subjects, descriptions and all; examples alone have the choice's text for its letter."""
     suite = Harness(kind="harness", tasks=list(MMLU_FORMATS), samples=SAMPLES)
     manager, data = manager_for(list(MMLU_FORMATS)), LocalData(sets)
-    lettered, texts = (
-        loaded_once(manager, Unit(task, 0), suite, subject, data)["tasks"][name]
-        for task, name in (("mmlu", "mmlu_anatomy"), ("sidewinder_mmlu_choice", "sidewinder_mmlu_choice::anatomy"))
-    )
-    for doc in texts.eval_docs:
-        assert texts.fewshot_context(doc, 0) == lettered.fewshot_context(doc, 0)
-        assert texts.doc_to_choice(doc) == doc["choices"]
-        assert lettered.doc_to_choice(doc) == list("ABCD")
-        assert texts.doc_to_target(doc) == lettered.doc_to_target(doc) == doc["answer"]
-    shown = data.load("cais/mmlu", "anatomy", "dev")[0]
-    context = texts.fewshot_context(texts.eval_docs[0], 1)
-    assert f"Answer: {shown['choices'][shown['answer']]}\n\n" in context
+    lettered, texts = (loaded_once(manager, Unit(task, 0), suite, subject, data)["tasks"] for task in ("mmlu", CHOICE))
+    assert len(texts) == len(lettered) == len(subjects()) == 57
+    for name in subjects():
+        one, other = lettered[f"mmlu_{name}"], texts[f"{CHOICE}::{name}"]
+        shown = data.load("cais/mmlu", name, "dev").to_list()
+        for doc in other.eval_docs.select([0]) if name != "anatomy" else other.eval_docs:
+            assert other.fewshot_context(doc, 0) == one.fewshot_context(doc, 0)
+            assert other.doc_to_choice(doc) == doc["choices"]
+            assert one.doc_to_choice(doc) == list("ABCD")
+            assert other.doc_to_target(doc) == one.doc_to_target(doc) == doc["answer"]
+        wanted = one.fewshot_context(doc, 5)
+        for row in shown:
+            asked = one.doc_to_text(row)
+            assert f"{asked} {'ABCD'[row['answer']]}\n\n" in wanted
+            wanted = wanted.replace(f"{asked} {'ABCD'[row['answer']]}", f"{asked} {row['choices'][row['answer']]}")
+        assert other.fewshot_context(doc, 5) == wanted
 
 
 def test_presets_are_the_papers_tasks() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from types import ModuleType
 from typing import Any
 
@@ -93,6 +94,17 @@ def test_ours_stand_beside_the_papers(study: Graph) -> None:
     assert "paper: hybrid 3.5T, 4,096" in page
     leaderboard = page.split("<details")[0]
     assert "mmlu_anatomy" not in leaderboard
+
+
+def test_suites_that_run_the_same_task_have_a_row_each(study: Graph) -> None:
+    data = read(study)
+    data.scores += [replace(score, suite="again", values=(0.25,)) for score in data.scores if score.task == "mmlu"]
+    table = paper_table(data)
+    rows = [dict(zip(table.columns, row, strict=True)) for row in table.rows]
+    assert [(row["suite"], row["plain pretrain-64"]) for row in rows if row["task"] == "mmlu_5shot"] == [
+        ("standard", "37.50"),
+        ("again", "25.00"),
+    ]
 
 
 def test_a_study_of_other_tasks_has_no_such_section(built: Graph) -> None:

@@ -25,22 +25,25 @@ def paper_numbers() -> dict[str, Any]:
 
 
 def paper_table(data: StudyData) -> FigureTable:
-    """A row for each task and metric of ours that the paper has numbers for: its runs, then our checkpoints."""
+    """A row for each task, metric and suite of ours that the paper has numbers for: its runs, then our checkpoints."""
     numbers = paper_numbers()
     found = [(name, score) for name, about in numbers["tasks"].items() for score in _ours(about, data)]
     checkpoints = sorted({score.checkpoint for _, score in found})
     runs = [run for run in numbers["runs"] if any(name in run["scores"] for name, _ in found)]
-    columns = ["task", "metric", *(_title(run) for run in runs), *(checkpoint.label for checkpoint in checkpoints)]
-    table = FigureTable(columns, words=frozenset({"task", "metric"}))
-    for name, metric, variant in dict.fromkeys((name, score.metric, score.variant) for name, score in found):
-        own = {
-            score.checkpoint: score
-            for other, score in found
-            if (other, score.metric, score.variant) == (name, metric, variant)
-        }
+    columns = [
+        "task",
+        "metric",
+        "suite",
+        *(_title(run) for run in runs),
+        *(checkpoint.label for checkpoint in checkpoints),
+    ]
+    table = FigureTable(columns, words=frozenset({"task", "metric", "suite"}))
+    for name, series in dict.fromkeys((name, score.series) for name, score in found):
+        suite, _, metric, variant = series
+        own = {score.checkpoint: score for other, score in found if (other, score.series) == (name, series)}
         shown = metric + (f" ({variant})" if variant else "")
         theirs = [_shown(run["scores"].get(name)) for run in runs]
-        table.rows.append([name, shown, *theirs, *(_own(own, checkpoint) for checkpoint in checkpoints)])
+        table.rows.append([name, shown, suite, *theirs, *(_own(own, checkpoint) for checkpoint in checkpoints)])
     return table
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from sidewinder.report.data import Score, StudyData
-from sidewinder.report.figures.common import switches
+from sidewinder.report.figures.common import switches, told_apart
 from sidewinder.report.figures.lengths import SHARES, words
 from sidewinder.report.text import count, decimal, percent
 
@@ -49,17 +49,18 @@ def score_value(score: Score) -> str:
 def leaderboard(data: StudyData) -> Table:
     """Checkpoints as rows, the main scores as columns; lengths are each checkpoint's own trained context."""
     main = [score for score in data.scores if _is_main(score, data)]
-    columns = list(dict.fromkeys(_column(score) for score in main))
+    names = told_apart({score.series: _column(score) for score in main})
+    columns = list(dict.fromkeys(names.values()))
     table = Table(["checkpoint", "trained context", *columns], frozenset({"checkpoint"}))
     for checkpoint in sorted(data.checkpoints, key=lambda other: (other.context_tokens, other.extended, other.place)):
-        own = {_column(score): score for score in main if score.checkpoint == checkpoint}
+        own = {names[score.series]: score for score in main if score.checkpoint == checkpoint}
         cells = [Cell(checkpoint.label), Cell(count(checkpoint.context_tokens), str(checkpoint.context_tokens))]
         for column in columns:
             score = own.get(column)
             if score is None:
                 cells.append(Cell("–", ""))
                 continue
-            rivals = [other for other in main if _column(other) == column and _stage(other) == _stage(score)]
+            rivals = [other for other in main if other.series == score.series and _stage(other) == _stage(score)]
             at = f" at {score.context_tokens:,} tokens" if score.context_tokens else ""
             hint = f"{score.n or 0:,} samples{at}"
             cells.append(Cell(score_value(score), repr(score.value), _is_best(score, rivals), hint))

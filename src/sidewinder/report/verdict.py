@@ -11,6 +11,7 @@ from collections.abc import Sequence
 
 from sidewinder.report.data import Checkpoint, Score, StudyData
 from sidewinder.report.figures.bytes import BLEND, METRIC
+from sidewinder.report.figures.common import told_apart
 from sidewinder.report.figures.lengths import words
 from sidewinder.report.text import count, decimal, names, percent, power, short
 
@@ -71,19 +72,23 @@ def _look_ups(data: StudyData) -> list[Finding]:
     findings = []
     pretrained = _pretrained(data)
     scores = [score for score in data.scores if score.metric == "exact_match" and score.context_tokens]
-    for series in dict.fromkeys(score.series for score in scores):
+    titles = told_apart({score.series: _task(score) for score in scores})
+    for series, name in titles.items():
         own = [score for score in scores if score.series == series]
         at = [(_at_context(own, checkpoint), checkpoint) for checkpoint in pretrained]
         ranked = sorted(((score, checkpoint) for score, checkpoint in at if score), key=lambda pair: -pair[0].value)
         if not ranked:
             continue
         listed = names([f"{checkpoint.model} {percent(score.value)}" for score, checkpoint in ranked])
-        name = ", ".join(part for part in (words(series[1]).split(" (")[0], series[3]) if part)
         length = ranked[0][0].context_tokens
         sentence = f"Exact match at {length:,} tokens: {listed}."
         reach = _reach(own, [checkpoint for _, checkpoint in ranked])
         findings.append((f"{name[0].upper()}{name[1:]}", f"{sentence} {reach}"))
     return findings
+
+
+def _task(score: Score) -> str:
+    return ", ".join(part for part in (words(score.task).split(" (")[0], score.variant) if part)
 
 
 def _at_context(scores: Sequence[Score], checkpoint: Checkpoint) -> Score | None:
@@ -141,7 +146,8 @@ def _changed_recall(data: StudyData, before: Checkpoint, after: Checkpoint) -> l
     """Exact match at the longest length that both were asked, and at the new context."""
     parts = []
     scores = [score for score in data.scores if score.metric == "exact_match" and score.variant in ("standard", None)]
-    for series in dict.fromkeys(score.series for score in scores if score.context_tokens):
+    titles = told_apart({score.series: words(score.task).split(" (")[0] for score in scores if score.context_tokens})
+    for series, name in titles.items():
         old, new = (
             {score.context_tokens: score for score in scores if score.series == series and score.checkpoint == side}
             for side in (before, after)
@@ -149,7 +155,6 @@ def _changed_recall(data: StudyData, before: Checkpoint, after: Checkpoint) -> l
         shared = max((length or 0 for length in old.keys() & new.keys()), default=0)
         if not shared:
             continue
-        name = words(series[1]).split(" (")[0]
         change = f"{percent(old[shared].value)} → {percent(new[shared].value)} at {shared:,} tokens"
         own = _at_context(list(new.values()), after)
         at_own = f", {percent(own.value)} at {own.context_tokens:,}" if own and own.context_tokens != shared else ""

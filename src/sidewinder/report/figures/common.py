@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from markupsafe import Markup
 
@@ -43,6 +45,12 @@ def dash(data: StudyData, checkpoint: Checkpoint) -> int:
 def switches(checkpoint: Checkpoint) -> dict[str, str]:
     """Attributes by which the legend shows and hides what belongs to a checkpoint."""
     return {"data-model": checkpoint.model, "data-stage": checkpoint.stage}
+
+
+def told_apart(names: Mapping[tuple[Any, ...], str]) -> dict[tuple[Any, ...], str]:
+    """Names of series, whose key begins with the suite, which is added to each name that several have."""
+    counts = Counter(names.values())
+    return {key: f"{name} ({key[0]})" if counts[name] > 1 else name for key, name in names.items()}
 
 
 def smooth(values: Sequence[float], width: float) -> list[float]:

@@ -6,12 +6,22 @@ from itertools import groupby
 
 from sidewinder.report.chart import Axes, Series, line_chart
 from sidewinder.report.data import Checkpoint, Score, StudyData
-from sidewinder.report.figures.common import Figure, FigureTable, dash, switches
+from sidewinder.report.figures.common import Figure, FigureTable, dash, switches, told_apart
 from sidewinder.report.interval import interval
 from sidewinder.report.svg import round_ticks
 from sidewinder.report.text import decimal, percent
 
-SHARES = {"exact_match", "digit_agreement", "acc", "acc_norm"}
+SHARES = {
+    "exact_match",
+    "digit_agreement",
+    "found",
+    "acc",
+    "acc_norm",
+    "score",  # Of RULER and LongBench.
+    "qa_f1_score",
+    "classification_score",
+}
+"""Metrics that are means of samples' scores from 0 to 1. SQuAD's and SCROLLS' are percentages."""
 WORDS = {
     "exact_match": "exact match",
     "digit_agreement": "digit agreement",
@@ -35,21 +45,21 @@ def series_title(score: Score) -> str:
 def length_figures(data: StudyData) -> tuple[list[Figure], FigureTable]:
     """Panels in the order of the suites, and the table behind them."""
     figures = []
-    table = FigureTable(["task", "variant", "metric", "checkpoint", "length", "score", "±", "95 %", "n", "seeds"])
-    table.words = frozenset({"task", "variant", "metric", "checkpoint"})
+    about = ["suite", "task", "variant", "metric", "checkpoint"]
+    table = FigureTable([*about, "length", "score", "±", "95 %", "n", "seeds"], words=frozenset(about))
     scores = [score for score in data.scores if score.context_tokens is not None]
     shares = [score.value for score in scores if score.metric in SHARES]
     top = next((top for top in (0.25, 0.5) if max(shares, default=1.0) <= top), 1.0)  # One axis for all panels.
-    for place, (_, group) in enumerate(groupby(scores, key=lambda score: score.series)):
+    titles = told_apart({score.series: series_title(score) for score in scores})
+    for place, (series, group) in enumerate(groupby(scores, key=lambda score: score.series)):
         members = list(group)
         if len({score.context_tokens for score in members}) > 1:
-            figures.append(_panel(data, f"length-{place}", members, top))
+            figures.append(_panel(data, f"length-{place}", titles[series], members, top))
         table.rows.extend(_row(score) for score in members)
     return figures, table
 
 
-def _panel(data: StudyData, name: str, scores: list[Score], top: float) -> Figure:
-    title = series_title(scores[0])
+def _panel(data: StudyData, name: str, title: str, scores: list[Score], top: float) -> Figure:
     lengths = sorted({score.context_tokens or 0 for score in scores})
     is_share = scores[0].metric in SHARES
     low, high = (0.0, top) if is_share else _range([score.value for score in scores])
@@ -109,6 +119,7 @@ def _length_ticks(lengths: list[int]) -> list[tuple[float, str]]:
 
 def _row(score: Score) -> list[str]:
     return [
+        score.suite,
         score.task,
         score.variant or "",
         score.metric,

@@ -6,7 +6,7 @@ from itertools import groupby
 
 from sidewinder.report.chart import Axes, Series, line_chart
 from sidewinder.report.data import Checkpoint, Row, StudyData
-from sidewinder.report.figures.common import Figure, FigureTable, dash, switches
+from sidewinder.report.figures.common import Figure, FigureTable, dash, switches, told_apart
 from sidewinder.report.figures.lengths import words
 from sidewinder.report.interval import interval
 from sidewinder.report.questions import PARTS
@@ -23,8 +23,9 @@ def position_figures(data: StudyData) -> tuple[list[Figure], FigureTable]:
     tops = [found[1] for row in shown if (found := _interval(row))]
     top = next((top for top in (0.25, 0.5) if max(tops, default=1.0) <= top), 1.0)
     figures = []
+    titles = told_apart({_series_key(row): _title(row) for row in shown})
     for place, (series, rows) in enumerate(groupby(shown, key=_series_key)):
-        figures.append(_panel(data, f"position-{place}", series, list(rows), top))
+        figures.append(_panel(data, f"position-{place}", titles[series], list(rows), top))
     return figures, _table(data)
 
 
@@ -42,9 +43,12 @@ def _own_length(row: Row, data: StudyData) -> int | None:
     return max((length for length in lengths if length <= row["checkpoint"].context_tokens), default=None)
 
 
-def _panel(data: StudyData, name: str, series: tuple[str, str, str], rows: list[Row], top: float) -> Figure:
-    task = ", ".join(part for part in (words(series[1]), series[2]) if part)
-    title = f"{task[0].upper()}{task[1:]}: exact match by place"
+def _title(row: Row) -> str:
+    task = ", ".join(part for part in (words(row["task"]), row["variant"]) if part)
+    return f"{task[0].upper()}{task[1:]}: exact match by place"
+
+
+def _panel(data: StudyData, name: str, title: str, rows: list[Row], top: float) -> Figure:
     x_ticks = [(place / PARTS, percent(place / PARTS)) for place in range(PARTS + 1)]
     y_ticks = [(value, percent(value)) for value in round_ticks(0, top, 5)]
     axes = Axes(0, 1, 0, top, x_ticks, y_ticks, "place of the entry in the prompt, first to last")
@@ -85,6 +89,7 @@ def _quarter(row: Row) -> str:
 
 def _table(data: StudyData) -> FigureTable:
     columns = [
+        "suite",
         "task",
         "variant",
         "checkpoint",
@@ -96,10 +101,11 @@ def _table(data: StudyData) -> FigureTable:
         "n",
         "seeds",
     ]
-    table = FigureTable(columns, words=frozenset({"task", "variant", "checkpoint", "place"}))
+    table = FigureTable(columns, words=frozenset({"suite", "task", "variant", "checkpoint", "place"}))
     for row in data.positions:
         table.rows.append(
             [
+                row["suite"],
                 row["task"],
                 row["variant"] or "",
                 row["checkpoint"].label,
