@@ -18,7 +18,7 @@ STOPPING = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR2)
 
 
 class TrainingStopped(SidewinderError):
-    """Training was asked to stop, and has saved its state."""
+    """Training was asked to stop; its state is saved, unless the message says otherwise."""
 
     everywhere = True
     signal: str = STOPPING[0].name
