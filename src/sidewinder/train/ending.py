@@ -7,6 +7,7 @@ from pathlib import Path
 
 from sidewinder.config.training import Training
 from sidewinder.errors import TrainingDiverged
+from sidewinder.train.exchange import Sums
 from sidewinder.train.signals import TrainingStopped
 from sidewinder.train.watch.nonfinite import Decision
 
@@ -21,21 +22,14 @@ def stopped(title: str, training: Training, step: int, signal: str, newest: Path
 
 
 def diverged(
-    title: str,
-    training: Training,
-    step: int,
-    numbers: tuple[float, float],
-    place: str,
-    decision: Decision,
-    newest: Path | None,
+    title: str, training: Training, step: int, sums: Sums, decision: Decision, where: str, newest: Path | None
 ) -> TrainingDiverged:
-    """The error of a run that could not get past a step of this loss and gradient norm, at this place in the data."""
-    loss, norm = numbers
+    """The error of a run that cannot get past a step, by a decision; `where` is its place in the data."""
     message = (
-        f"{title}: loss {loss:g}, gradient norm {norm:g} at step {step:,} of {training.steps:,}; "
-        f"data position {place}; {decision.reason}; {_told(newest)}"
+        f"{title}: loss {sums.loss:g}, gradient norm {sums.norm:g} at step {step:,} of {training.steps:,}; {where}; "
+        f"{decision.reason}; {_told(newest)}"
     )
-    if not (math.isfinite(loss) and math.isfinite(norm)):
+    if not (math.isfinite(sums.loss) and math.isfinite(sums.norm)):
         message += "; the weights were not changed by this step"
     return TrainingDiverged(message, remedy="; or, ".join(_remedies(training, decision)))
 

@@ -22,13 +22,14 @@ from sidewinder.progress import Progress
 from sidewinder.train.device import memory_bytes
 from sidewinder.train.ending import diverged, stopped
 from sidewinder.train.engine import Batches, Engine
+from sidewinder.train.exchange import Own, Sums, summed
 from sidewinder.train.journal import Journal
 from sidewinder.train.keeper import Keeper
 from sidewinder.train.metrics import read_metrics
 from sidewinder.train.parallel.world import World
 from sidewinder.train.saver import Saver
 from sidewinder.train.schedule import batch_sequences, learning_rate, sequences_before, tokens_after
-from sidewinder.train.signals import StopSignals, agreed
+from sidewinder.train.signals import StopSignals
 from sidewinder.train.watch import Action, Decision, NonFinitePolicy, SpikeDetector, StragglerWatch, Watchdog
 from sidewinder.train.watch.nonfinite import ROLLBACK, SKIP, event_fields
 from sidewinder.train.watch.stragglers import late_for_data, probe_s
@@ -37,17 +38,6 @@ PROBE_EVERY_STEPS = 500
 """How often the processes compare their speed."""
 PAST_LOSSES = 256
 """Losses of an earlier attempt that a jump is measured against."""
-
-
-@dataclass(frozen=True)
-class Sums:
-    """What all processes know after exchanging their numbers."""
-
-    loss: float
-    norm: float
-    signal: str | None
-    saved: bool
-    """No process is still writing a save."""
 
 
 @dataclass
@@ -100,13 +90,12 @@ class Trainer:
         """A step but for what is told of it: gradients, their exchange, a decision, and the update it allows."""
         self.watchdog.beat(step)
         loss = self.engine.gradients(step, self.watchdog.beat)
-        mean, norm, (*told, still_writing) = self.engine.exchange(
-            loss, [*self.stop.numbers, float(self.keeper.writing)]
-        )
-        sums = Sums(mean, norm, agreed(told), still_writing == 0)
+        waited_s, memory = self.engine.meter.waited_s, memory_bytes(self.engine.device)
+        own = Own(self.stop.numbers, self.keeper.writing, memory, waited_s)
+        sums = summed(*self.engine.exchange(loss, own.numbers(self.world)), self.world.size)
         decision = self._decide(step, sums)
         if decision.action is Action.PROCEED:
-            self.engine.update(step, norm)
+            self.engine.update(step, sums.norm)
         self.engine.clear()
         return sums, decision
 
@@ -155,8 +144,8 @@ class Trainer:
             "learning_rate": learning_rate(self.training, step),
             "gradient_norm": sums.norm,
             "step_s": round(step_s, 6),
-            **self.engine.meter.fields(tokens=tokens, step_s=step_s, loss=sums.loss),
-            "memory_bytes": memory_bytes(self.engine.device),
+            **self.engine.meter.fields(tokens=tokens, step_s=step_s, loss=sums.loss, waited_s=sums.waited_s),
+            "memory_bytes": sums.memory_bytes,
         }
 
     def _decide(self, step: int, sums: Sums) -> Decision:
@@ -169,8 +158,8 @@ class Trainer:
     def _go_back(self, step: int, sums: Sums, decision: Decision, progress: Progress) -> int:
         """Goes back to the save that the policy chose, and returns its step; raises TrainingDiverged where it stops."""
         if decision.action is Action.STOP:
-            numbers, place = (sums.loss, sums.norm), self._position(step)
-            error = diverged(self.title, self.training, step, numbers, place, decision, self.keeper.newest())
+            where = f"data position {self._position(step)}"
+            error = diverged(self.title, self.training, step, sums, decision, where, self.keeper.newest())
             self.journal.log("stop", step=step, message=error.message)
             raise error
         reached = self.keeper.back_to(decision.back_to)
