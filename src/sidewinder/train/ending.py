@@ -12,11 +12,14 @@ from sidewinder.train.signals import TrainingStopped
 from sidewinder.train.watch.nonfinite import Decision
 
 
-def stopped(title: str, training: Training, step: int, signal: str, newest: Path | None) -> TrainingStopped:
-    """The error of a run that a signal stopped after a step; `newest` is its newest save."""
+def stopped(
+    title: str, training: Training, step: int, signal: str, *, sound: bool, newest: Path | None
+) -> TrainingStopped:
+    """The error of a run that a signal stopped after a step; one that did not leave `sound` weights was not saved."""
+    unsaved = "" if sound else "weights or optimizer state are not finite and were not saved; "
     way_on = "it goes on from the newest save" if newest else "it starts from the first step"
     return TrainingStopped(
-        f"{title}: {signal} at step {step:,} of {training.steps:,}; {_told(newest)}",
+        f"{title}: {signal} at step {step:,} of {training.steps:,}; {unsaved}{_told(newest)}",
         remedy=f"run the same command again: {way_on}",
     ).by(signal)
 

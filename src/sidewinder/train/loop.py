@@ -186,7 +186,8 @@ class Trainer:
         if (self.keeper.due(step) and not self.policy.in_a_row) or ends:
             sound = self.keeper.save(step, wait=ends)
         if sums.signal and not last:
-            error = stopped(self.title, self.training, step, sums.signal, self.keeper.newest())
+            newest = self.keeper.newest()
+            error = stopped(self.title, self.training, step, sums.signal, sound=sound, newest=newest)
             self.journal.log("stop", step=step, message=error.message)
             raise error
         return sound
