@@ -54,6 +54,64 @@ def test_divergence_ends_after_one_replay_and_stays_ended(
     assert sorted(path.name for path in (run / "state").iterdir()) == ["step-00000001"]
 
 
+def spoil_batches(trainer: Trainer, *bad: int) -> Trainer:
+    """The losses of these steps are not numbers, whenever they are made."""
+    loss = trainer.model.loss
+
+    def choose(trainer: Trainer, step: int) -> None:
+        trainer.model.loss = (lambda *given: loss(*given) * torch.nan) if step in bad else loss  # type: ignore
+
+    before_step(trainer, choose)
+    return trainer
+
+
+def test_used_up_budget_names_what_to_raise_and_then_the_run_goes_on(
+    tmp_path: Path, make_graph: Make, make_trainer: Make, stage_of: Make
+) -> None:
+    """Two skips are allowed, three batches are bad: starting it again changes nothing, allowing a third skip does."""
+    run, limits = tmp_path / "run", {"skips_in_all": 2, "rollbacks": 1}
+
+    def trainer(**limits: int) -> Trainer:
+        graph = make_graph(non_finite=limits)
+        return spoil_batches(make_trainer(graph, stage_of(graph, "mamba2"), run), 3, 5, 9)
+
+    for _ in range(2):
+        with pytest.raises(TrainingDiverged) as caught:
+            trainer(**limits).run()
+        assert "remedy: raise what is used up of training.non_finite, skips_in_all (now 2), rollbacks" in str(
+            caught.value
+        )
+        assert "replays from the save of step 8 met it at the same step; 1 rollbacks were made" in str(caught.value)
+    trainer(**limits | {"skips_in_all": 3}).run()
+    assert told(run, "skip", "rollback") == [("skip", 3), ("skip", 5), ("rollback", 9), ("skip", 9)]
+    assert [row["step"] for row in read_metrics(run / "metrics.jsonl").steps] == [1, 2, 4, 6, 7, 8, 10, 11, 12]
+
+
+def test_save_that_falls_on_a_skipped_step_is_made_after_the_next(
+    tmp_path: Path, make_graph: Make, make_trainer: Make, stage_of: Make
+) -> None:
+    graph = make_graph(save_every_tokens=4 * 4 * 32)
+    stage = stage_of(graph, "mamba2")
+    spoil_batches(make_trainer(graph, stage, tmp_path / "run"), 4, 12).run()
+    assert told(tmp_path / "run", "save") == [("save", 5), ("save", 8), ("save", 12)]
+
+
+def test_signal_at_a_skipped_step_saves(tmp_path: Path, make_graph: Make, make_trainer: Make, stage_of: Make) -> None:
+    """The message names the save, and the run goes on from it to the bits of one that was not stopped."""
+    graph = make_graph(save_every_tokens=10**6)
+    stage = stage_of(graph, "mamba2")
+    whole = spoil_batches(make_trainer(graph, stage, tmp_path / "whole"), 7)
+    whole.run()
+    halves = [make_trainer(graph, stage, tmp_path / "halves", stop_at=stop_at) for stop_at in (7, None)]
+    newest = tmp_path / "halves/state/step-00000007"
+    with pytest.raises(TrainingStopped, match=f"SIGTERM at step 7 of 12; the newest save is {newest}\n"):
+        spoil_batches(halves[0], 7).run()
+    spoil_batches(halves[1], 7).run()
+    assert told(tmp_path / "halves", "resume") == [("resume", 7)]
+    mine, theirs = weights(halves[1]), weights(whole)
+    assert all(torch.equal(mine[name], theirs[name]) for name in theirs)
+
+
 def test_batch_ramp_reads_the_same_sequences_and_resumes_to_the_bit(
     tmp_path: Path, make_graph: Make, make_trainer: Make, stage_of: Make
 ) -> None:

@@ -161,13 +161,14 @@ def test_spoilt_weights_are_mended_from_the_save(
     trainer = make_trainer(graph, stage, tmp_path / "run")
     strikes = iter([7])
 
-    def struck(step: int, sums: Any, after: Callable[..., None] = trainer._after) -> None:
-        after(step, sums)
+    def struck(step: int, update: Callable[..., None] = trainer.compute) -> Any:
+        sums, decision = update(step)
         if step == 7 and next(strikes, None):
             with torch.no_grad():
                 trainer.engine.parameters[3].view(-1)[0] = torch.nan
+        return sums, decision
 
-    trainer._after = struck
+    trainer.compute = struck
     trainer.run()
     events = [event for event in read_metrics(tmp_path / "run/metrics.jsonl").events if event["event"] == "rollback"]
     assert [(event["step"], event["from_step"]) for event in events] == [(10, 6)]

@@ -11,22 +11,22 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 
 from sidewinder.config.watch import NonFinite
 from sidewinder.train.metrics import MetricsWriter, read_metrics
-from sidewinder.train.watch import HUNG, Action, NonFinitePolicy, SpikeDetector, StragglerWatch, stragglers
+from sidewinder.train.watch import HUNG, Action, NonFinitePolicy, SpikeDetector
 from sidewinder.train.watch.nonfinite import event_fields
-from sidewinder.train.watch.stragglers import late_for_data, probe_s
 
 NAN, INF = float("nan"), float("inf")
 
 
-def run(policy: NonFinitePolicy, steps: dict[int, float], first: int, last: int) -> list[tuple[int, str]]:
+def run(
+    policy: NonFinitePolicy, steps: dict[int, float], first: int, last: int, kept: tuple[int, ...] = (2,)
+) -> list[tuple[int, str]]:
     """(step, action) of every step that did not proceed; a rollback or stop ends the pass."""
     told = []
     for step in range(first, last + 1):
-        action = policy.decide(step, steps.get(step, 2.0), 1.0).action
+        action = policy.decide(step, steps.get(step, 2.0), 1.0, kept).action
         if action is not Action.PROCEED:
             told.append((step, action.value))
         if action in (Action.ROLL_BACK, Action.STOP):
@@ -61,7 +61,21 @@ def test_replay_that_fails_again_stops() -> None:
     policy, bad = NonFinitePolicy(NonFinite(rollbacks=3)), dict.fromkeys(range(4, 99), NAN)
     assert run(policy, bad, 1, 20)[-1] == (6, "roll_back")
     assert run(policy, bad, 3, 20) == [(4, "skip"), (5, "skip"), (6, "stop")]
-    assert "same step" in policy.decide(6, NAN, 1.0).reason
+    decision = policy.decide(6, NAN, 1.0, [2])
+    assert "replays from the save of step 2 met it at the same step; to go back takes an older save" in decision.reason
+    assert decision.used_up == ("skips",)
+
+
+def test_replay_that_fails_again_tries_the_save_before() -> None:
+    """As long as there is one that was not tried, within the budget; a failure elsewhere begins with the newest."""
+    policy, kept = NonFinitePolicy(NonFinite(skips=0, rollbacks=3)), [4, 6, 8]
+    assert [policy.decide(9, NAN, 1.0, kept).back_to for _ in range(2)] == [8, 6]
+    assert policy.spoilt(10, kept).back_to == 8
+    decision = policy.decide(9, NAN, 1.0, kept)
+    assert (decision.action, decision.used_up) == (Action.STOP, ("skips", "rollbacks"))
+    assert "replays from the save of step 8 and 6" in decision.reason
+    events = [{"event": "rollback", "step": 9, "from_step": save} for save in (8, 6)]
+    assert NonFinitePolicy(NonFinite(skips=0), events).decide(9, NAN, 1.0, kept).back_to == 4
 
 
 def test_faults_at_ever_other_steps_use_up_the_rollbacks() -> None:
@@ -69,7 +83,7 @@ def test_faults_at_ever_other_steps_use_up_the_rollbacks() -> None:
     assert run(policy, {8: NAN}, 1, 20) == [(8, "roll_back")]
     assert run(policy, {9: NAN}, 5, 20) == [(9, "roll_back")]
     assert run(policy, {12: NAN}, 5, 20) == [(12, "stop")]
-    assert "2 rollbacks were made" in policy.decide(13, NAN, 1.0).reason
+    assert "2 rollbacks were made" in policy.decide(13, NAN, 1.0, [2]).reason
 
 
 def test_skips_in_all_are_counted_by_step() -> None:
@@ -80,10 +94,10 @@ def test_skips_in_all_are_counted_by_step() -> None:
 
 def test_without_a_save_there_is_no_way_back() -> None:
     policy = NonFinitePolicy(NonFinite(skips=0))
-    decision = policy.decide(2, NAN, 1.0, has_save=False)
+    decision = policy.decide(2, NAN, 1.0)
     assert decision.action is Action.STOP
     assert "takes a save" in decision.reason
-    assert policy.rolled_back_at == []
+    assert policy.returns == []
 
 
 def test_crashing_and_resuming_does_not_renew_the_budget(tmp_path: Path) -> None:
@@ -95,9 +109,9 @@ def test_crashing_and_resuming_does_not_renew_the_budget(tmp_path: Path) -> None
         with MetricsWriter(path) as writer:
             writer.write("resume" if attempt else "start", from_step=0, identity="a", code="c")
             for step in (2 * attempt + 1, 2 * attempt + 2):
-                decision = policy.decide(step, NAN, INF)
+                decision = policy.decide(step, NAN, INF, [0])
                 name = {Action.SKIP: "skip", Action.ROLL_BACK: "rollback", Action.STOP: "stop"}[decision.action]
-                writer.write(name, **event_fields(step, NAN, INF, decision))
+                writer.write(name, **event_fields(step, NAN, INF, decision), from_step=decision.back_to)
                 actions.append(name)
     assert actions == ["skip"] * 5 + ["rollback"] + ["stop"] * 4
     first = read_metrics(path).events[1]
@@ -148,30 +162,6 @@ def test_spike_detector_of_a_resumed_run_and_of_odd_losses() -> None:
     still = SpikeDetector(losses=[2.0] * 128)
     assert still.observe(2.0001) is None
     assert still.observe(2.1) == pytest.approx(50, rel=0.01)
-
-
-def test_stragglers_are_slower_than_most() -> None:
-    assert stragglers([1.0, 1.02, 0.98, 1.19]) == []
-    assert stragglers([1.0, 1.3, 0.98, 1.21, 1.0, 1.01]) == [1, 3]
-    assert stragglers([1.0, 2.0]) == [1]
-    assert stragglers([1.0]) == []
-
-
-def test_waiting_for_data_is_told_where_it_matters() -> None:
-    assert late_for_data([0.1, 9.0, 0.1, 0.2], elapsed_s=100) == [1]
-    assert late_for_data([0.1, 4.0, 0.1, 0.2], elapsed_s=100) == []
-    assert late_for_data([9.0, 9.0, 9.1, 9.0], elapsed_s=100) == [], "all wait alike: nobody holds back the others"
-    watch = StragglerWatch(every_steps=100)
-    told = [(step, watch.check(step, [1.0, 1.0, 1.5 if step > 50 else 1.0])) for step in range(0, 400, 10)]
-    assert [step for step, found in told if found] == [60, 160, 260, 360]
-
-
-NO_GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
-
-
-@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=[pytest.mark.gpu, NO_GPU])])
-def test_probe_times_something(device: str) -> None:
-    assert probe_s(torch.device(device)) > 0
 
 
 # Real processes that hang

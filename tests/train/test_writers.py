@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -12,8 +12,10 @@ from typing import Any
 import pytest
 
 from sidewinder.errors import ConfigError
+from sidewinder.train.signals import TrainingStopped
 from sidewinder.train.writers import Writers, open_writers
 
+Make = Callable[..., Any]
 ABOUT = {"study": "tiny", "title": "hybrid-s1 pretrain-32", "identity": "ab" * 32}
 
 
@@ -28,23 +30,51 @@ def attempt(writers: Writers, first: int, last: int, mark: float, back: bool = F
         writers.write("warning", step=last, message="loss spike")
 
 
-def test_tensorboard_shows_what_counts(tmp_path: Path) -> None:
-    """Read back by TensorBoard's own reader: the steps that a resumed attempt repeats replace the earlier ones."""
+@pytest.fixture
+def shown_in() -> Callable[[Path], Any]:
+    """`shown_in(folder)`: what TensorBoard's own reader finds."""
     if find_spec("tensorboard") is None:
         if os.environ.get("CI") == "true":
             pytest.fail("tensorboard is not installed: pip install -r requirements/test.txt")
         pytest.skip("needs tensorboard")
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+    return lambda folder: EventAccumulator(str(folder / "tensorboard"), size_guidance={"scalars": 0}).Reload()
+
+
+def test_tensorboard_shows_what_counts(tmp_path: Path, shown_in: Make) -> None:
+    """The steps that a resumed attempt repeats replace the earlier ones."""
     told: list[str] = []
     for first, last, mark in ((0, 6, 1.0), (4, 8, 2.0)):
         attempt(open_writers(["tensorboard"], tmp_path, **ABOUT, warn=told.append), first, last, mark, back=first > 0)
-    shown = EventAccumulator(str(tmp_path / "tensorboard"), size_guidance={"scalars": 0}).Reload()
+    shown = shown_in(tmp_path)
     assert sorted(shown.Tags()["scalars"]) == ["loss", "tokens"]
     losses = [(row.step, row.value) for row in shown.Scalars("loss")]
     assert losses == [(step, pytest.approx((1.0 if step <= 4 else 2.0) / step)) for step in range(1, 9)]
     assert sorted(shown.Tags()["tensors"]) == ["rollback/text_summary", "warning/text_summary"]
     assert told == []
+
+
+def test_tensorboard_shows_a_run_that_began_with_a_warning(
+    tmp_path: Path,
+    make_graph: Make,
+    make_trainer: Make,
+    stage_of: Make,
+    shown_in: Make,
+    capsys: pytest.CaptureFixture,
+) -> None:
+    """The newest save is damaged: that is told before training goes on, and every step is shown all the same."""
+    graph = make_graph(writers=["tensorboard"])
+    stage, run = stage_of(graph, "mamba2"), tmp_path / "run"
+    with pytest.raises(TrainingStopped):
+        make_trainer(graph, stage, run, stop_at=7).run()
+    broken = run / "state/step-00000007/__0_0.distcp"
+    broken.write_bytes(b"x" + broken.read_bytes()[1:])
+    make_trainer(graph, stage, run).run()
+    assert "gets no more metrics" not in capsys.readouterr().err
+    shown = shown_in(run)
+    assert [row.step for row in shown.Scalars("loss")] == list(range(1, 13))
+    assert len(shown.Tensors("warning/text_summary")) == 1
 
 
 @pytest.mark.parametrize("names", [["wandb"], ["tensorboard", "wandb"]])

@@ -25,4 +25,5 @@ class NonFinite(Strict):
     skips_in_all: Budget = 10
     """Different steps skipped in the whole stage."""
     rollbacks: Budget = 3
-    """Returns to a save in the whole stage. One that meets the same step again stops the run at once."""
+    """Returns to a save in the whole stage. One that meets the same step again goes back to the save before, as long as
+    `keep_saves` leaves one; then the run stops."""

@@ -16,23 +16,20 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from sidewinder.config.training import Training
-from sidewinder.errors import TrainingDiverged
 from sidewinder.model import LanguageModel
-from sidewinder.model.share import local
 from sidewinder.progress import Progress
 from sidewinder.train.device import memory_bytes
+from sidewinder.train.ending import diverged, stopped
 from sidewinder.train.engine import Batches, Engine
+from sidewinder.train.exchange import Own, Sums, summed
 from sidewinder.train.journal import Journal
-from sidewinder.train.meter import CHECKPOINT_STALL
+from sidewinder.train.keeper import Keeper
 from sidewinder.train.metrics import read_metrics
 from sidewinder.train.parallel.world import World
 from sidewinder.train.saver import Saver
-from sidewinder.train.saves import saves
 from sidewinder.train.schedule import batch_sequences, learning_rate, sequences_before, tokens_after
-from sidewinder.train.signals import StopSignals, TrainingStopped, agreed
+from sidewinder.train.signals import StopSignals
 from sidewinder.train.watch import Action, Decision, NonFinitePolicy, SpikeDetector, StragglerWatch, Watchdog
 from sidewinder.train.watch.nonfinite import ROLLBACK, SKIP, event_fields
 from sidewinder.train.watch.stragglers import late_for_data, probe_s
@@ -41,17 +38,6 @@ PROBE_EVERY_STEPS = 500
 """How often the processes compare their speed."""
 PAST_LOSSES = 256
 """Losses of an earlier attempt that a jump is measured against."""
-
-
-@dataclass(frozen=True)
-class Sums:
-    """What all processes know after exchanging their numbers."""
-
-    loss: float
-    norm: float
-    signal: str | None
-    saved: bool
-    """No process is still writing a save."""
 
 
 @dataclass
@@ -80,16 +66,17 @@ class Trainer:
             asynchronous=self.engine.device.type == "cuda",
             warn=self.journal.warn,
         )
+        self.watchdog = Watchdog(training.hang_timeout_s, self.folder, self.world.rank, tell=self._hangs)
+        self.keeper = Keeper(self.saver, self.engine, self.journal, self.watchdog.beat)
         self.policy = NonFinitePolicy(training.non_finite)
         self.stop = StopSignals()
-        self.watchdog = Watchdog(training.hang_timeout_s, self.folder, self.world.rank, tell=self._hangs)
 
     def run(self) -> None:
         """Trains from the newest good save, or from the first step.
 
-        Raises TrainingDiverged (non-finite loss or gradient, beyond what `training.non_finite` forgives; the weights
-        are then those of the step before), TrainingStopped (a signal; the state is saved) and CheckpointError (the
-        disk is full or not writable).
+        Raises TrainingDiverged (loss, gradient or weights that are not finite, beyond what `training.non_finite`
+        forgives), TrainingStopped (a signal; the state is saved unless it is not finite) and CheckpointError (the disk
+        is full or not writable, no save is left to go back to).
         """
         with closing(self.journal), self.stop, self.watchdog:
             self.world.together(self.journal.open)
@@ -97,25 +84,24 @@ class Trainer:
             with Progress(self.title, total=total, unit="step", done=step, silent=not self.world.first) as progress:
                 while step < total:
                     step = self._advance(step + 1, progress)
-            self._check_weights()
             self.journal.log("end", step=total)
 
     def compute(self, step: int) -> tuple[Sums, Decision]:
         """A step but for what is told of it: gradients, their exchange, a decision, and the update it allows."""
         self.watchdog.beat(step)
         loss = self.engine.gradients(step, self.watchdog.beat)
-        writing = self.saver.busy and not self.saver.written
-        mean, norm, (*told, still_writing) = self.engine.exchange(loss, [*self.stop.numbers, float(writing)])
-        sums = Sums(mean, norm, agreed(told), still_writing == 0)
+        waited_s, memory = self.engine.meter.waited_s, memory_bytes(self.engine.device)
+        own = Own(self.stop.numbers, self.keeper.writing, memory, waited_s)
+        sums = summed(*self.engine.exchange(loss, own.numbers(self.world)), self.world.size)
         decision = self._decide(step, sums)
         if decision.action is Action.PROCEED:
-            self.engine.update(step, norm)
+            self.engine.update(step, sums.norm)
         self.engine.clear()
         return sums, decision
 
     def _resume(self) -> int:
         """Restores the newest good save and what the watchers knew; returns the save's step, 0 for none."""
-        step = self._restore()
+        step = self.keeper.restore()
         spent, losses = self.world.alone_first(lambda: self._past(step))
         self.policy = NonFinitePolicy(self.training.non_finite, spent)
         self.spikes = SpikeDetector(losses=losses)
@@ -131,28 +117,20 @@ class Trainer:
         spent = [event for event in metrics.events if event["event"] in (SKIP, ROLLBACK)]
         return spent, [row["loss"] for row in metrics.steps if row["step"] <= step][-PAST_LOSSES:]
 
-    def _restore(self) -> int:
-        """Puts back the newest good save; returns its step, 0 where there is none."""
-        save = self.saver.newest()
-        if save:
-            self.saver.restore(save, self.engine.state())
-        return save.step if save else 0
-
     def _advance(self, step: int, progress: Progress) -> int:
         """Makes a step, or does what is to be done about one that cannot be made; returns the step reached."""
         started = time.perf_counter()
         sums, decision = self.compute(step)
-        if decision.action is Action.STOP:
-            raise self._diverged(step, sums, decision)
-        if decision.action is Action.ROLL_BACK:
-            return self._roll_back(step, sums, decision, progress)
-        if decision.action is Action.SKIP:
-            self._tell_of(SKIP, step, sums, decision)
-        else:
+        if decision.action is Action.PROCEED:
             row = self._row(step, sums, time.perf_counter() - started)
             self.journal.log("step", **row)
             _show(progress, row)
-        self._after(step, sums)
+        elif decision.action is Action.SKIP:
+            self._tell_of(SKIP, step, sums, decision)
+        else:
+            return self._go_back(step, sums, decision, progress)
+        if not self._after(step, sums):
+            return self._go_back(step, sums, self.policy.spoilt(step, self.keeper.kept()), progress)
         progress.update(1)
         return step
 
@@ -166,21 +144,25 @@ class Trainer:
             "learning_rate": learning_rate(self.training, step),
             "gradient_norm": sums.norm,
             "step_s": round(step_s, 6),
-            **self.engine.meter.fields(tokens=tokens, step_s=step_s, loss=sums.loss),
-            "memory_bytes": memory_bytes(self.engine.device),
+            **self.engine.meter.fields(tokens=tokens, step_s=step_s, loss=sums.loss, waited_s=sums.waited_s),
+            "memory_bytes": sums.memory_bytes,
         }
 
     def _decide(self, step: int, sums: Sums) -> Decision:
         """What becomes of a step; all processes decide alike, since they know the same numbers."""
         if math.isfinite(sums.loss) and math.isfinite(sums.norm):
             return self.policy.decide(step, sums.loss, sums.norm)
-        self._finish_save()
-        has_save = self.world.alone_first(lambda: bool(saves(self.saver.state)))
-        return self.policy.decide(step, sums.loss, sums.norm, has_save=has_save)
+        self.keeper.finish()
+        return self.policy.decide(step, sums.loss, sums.norm, self.keeper.kept())
 
-    def _roll_back(self, step: int, sums: Sums, decision: Decision, progress: Progress) -> int:
-        """Goes back to the newest save."""
-        reached = self._restore()
+    def _go_back(self, step: int, sums: Sums, decision: Decision, progress: Progress) -> int:
+        """Goes back to the save that the policy chose, and returns its step; raises TrainingDiverged where it stops."""
+        if decision.action is Action.STOP:
+            where = f"data position {self._position(step)}"
+            error = diverged(self.title, self.training, step, sums, decision, where, self.keeper.newest())
+            self.journal.log("stop", step=step, message=error.message)
+            raise error
+        reached = self.keeper.back_to(decision.back_to)
         self._tell_of(ROLLBACK, step, sums, decision, from_step=reached)
         progress.done = reached
         return reached
@@ -190,21 +172,25 @@ class Trainer:
         self.journal.tell(f"warning: {self.title}: {event} at step {step:,}: loss {sums.loss:g}: {decision.reason}")
         self.journal.log(event, **fields, **more)
 
-    def _after(self, step: int, sums: Sums) -> None:
-        """Between two steps: look about, save where it is time to, stop where it was asked for."""
+    def _after(self, step: int, sums: Sums) -> bool:
+        """Between two steps: look about, save where it is time to, stop where it was asked for.
+
+        Returns False where it was time to save, and the weights turned out to be spoilt.
+        """
         self._look_about(step, sums)
-        last = step == self.training.steps
         if sums.saved:
-            self._finish_save()
-        # While steps are skipped, the weights may be what is wrong: they must not replace a good save.
-        if not self.policy.in_a_row and (last or sums.signal or self._time_to_save(step)):
-            self._save(step, wait=last or sums.signal is not None)
+            self.keeper.finish()
+        last, sound = step == self.training.steps, True
+        ends = last or sums.signal is not None
+        # While steps are skipped, the weights may be what is wrong, finite as they are: where it can, a save waits.
+        if (self.keeper.due(step) and not self.policy.in_a_row) or ends:
+            sound = self.keeper.save(step, wait=ends)
         if sums.signal and not last:
-            self._finish_save()
-            message = f"{self.title}: {sums.signal} at step {step:,} of {self.training.steps:,}; the state is saved"
-            self.journal.log("stop", step=step, message=message)
-            remedy = "run the same command again: it goes on from the newest save"
-            raise TrainingStopped(message, remedy=remedy).by(sums.signal)
+            newest = self.keeper.newest()
+            error = stopped(self.title, self.training, step, sums.signal, sound=sound, newest=newest)
+            self.journal.log("stop", step=step, message=error.message)
+            raise error
+        return sound
 
     def _look_about(self, step: int, sums: Sums) -> None:
         """Warns of a loss that jumps, and of processes that are slower than the others."""
@@ -224,60 +210,11 @@ class Trainer:
             if ranks:
                 self.journal.warn(f"{self.title}: {what}: rank {', '.join(map(str, ranks))}")
 
-    def _time_to_save(self, step: int) -> bool:
-        every = self.training.save_every_tokens
-        return tokens_after(self.training, step) // every > tokens_after(self.training, step - 1) // every
-
-    def _save(self, step: int, *, wait: bool) -> None:
-        """Begins a save; waits for it where asked, or where saving is not asynchronous."""
-        self._finish_save()
-        self.journal.sync()
-        with self.engine.meter.waiting(CHECKPOINT_STALL):
-            self.saver.start(step, tokens_after(self.training, step), self.engine.state())
-        if wait or not self.saver.asynchronous:
-            self._finish_save()
-
-    def _finish_save(self) -> None:
-        """Waits for the save that is being written, if there is one, and makes it count."""
-        if self.saver.busy:
-            with self.engine.meter.waiting(CHECKPOINT_STALL):
-                done = self.saver.finish()
-            self.watchdog.beat(done["step"])
-            self.journal.log("save", **done)
-
-    def _check_weights(self) -> None:
-        """Raises TrainingDiverged where the last steps were skipped because the weights are spoilt."""
-        if self.policy.in_a_row:
-            sizes = torch.stack(
-                torch._foreach_norm([local(parameter.detach()) for parameter in self.engine.parameters])
-            )
-            if not all(self.world.gathered(bool(sizes.isfinite().all()))):
-                raise TrainingDiverged(
-                    f"{self.title}: weights are not finite after the last steps, which were skipped",
-                    remedy="run the same command again: it goes on from the newest save; or lower learning_rate",
-                )
-
     def _hangs(self, message: str) -> None:
         self.journal.log("hang", message=message)
 
     def _position(self, step: int) -> str:
         return json.dumps(self.batches.position(sequences_before(self.training, step)), sort_keys=True)
-
-    def _diverged(self, step: int, sums: Sums, decision: Decision) -> TrainingDiverged:
-        good = saves(self.saver.state)
-        last = f"the last good save is {good[-1]}" if good else "there is no save yet"
-        message = (
-            f"{self.title}: loss {sums.loss:g}, gradient norm {sums.norm:g} at step {step:,} of "
-            f"{self.training.steps:,}; data position {self._position(step)}; {decision.reason}; {last}; "
-            "the weights were not changed by this step"
-        )
-        self.journal.log("stop", step=step, message=message)
-        return TrainingDiverged(
-            message,
-            remedy=f"lower learning_rate (now {self.training.learning_rate:g}) or raise warmup_sequences "
-            f"(now {self.training.warmup_sequences:,}), which trains a new run beside this one; or, if the machine may "
-            "have erred, run the same command again: it goes on from the last good save",
-        )
 
 
 def _show(progress: Progress, row: dict[str, Any]) -> None:

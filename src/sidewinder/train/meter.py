@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -47,9 +47,17 @@ class Meter:
         self._stretch = (now, 0.0)
         return now - began, waited_s
 
-    def fields(self, *, tokens: int, step_s: float, loss: float) -> dict[str, float]:
+    @property
+    def waited_s(self) -> dict[str, float]:
+        """Seconds that this process has waited since its last row, by what it waited for."""
+        return dict(self._waited_s)
+
+    def fields(
+        self, *, tokens: int, step_s: float, loss: float, waited_s: Mapping[str, float] | None = None
+    ) -> dict[str, float]:
         """Fields of the row of a step of so many tokens; the waiting counted so far is told and forgotten.
 
+        `waited_s` is told in its place: that of the process which waited longest, where there are several.
         A save lies between two steps and counts in the row after it, so `checkpoint_stall_s` is no part of `step_s`.
         """
         tokens_per_s = tokens / step_s
@@ -62,7 +70,6 @@ class Meter:
             row["model_flops_utilisation"] = round(share, 5)
         if self.bytes_per_token is not None:
             row["bits_per_byte"] = loss / math.log(2) / self.bytes_per_token
-        for what, waited_s in self._waited_s.items():
-            row[what] = round(waited_s, 6)
-            self._waited_s[what] = 0.0
+        row |= {what: round(seconds, 6) for what, seconds in (waited_s or self._waited_s).items()}
+        self._waited_s = dict.fromkeys(self._waited_s, 0.0)
         return row

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import signal
 import threading
+from collections.abc import Sequence
 from types import FrameType, TracebackType
 from typing import Any, Self
 
@@ -18,7 +19,7 @@ STOPPING = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR2)
 
 
 class TrainingStopped(SidewinderError):
-    """Training was asked to stop, and has saved its state."""
+    """Training was asked to stop; its state is saved, unless the message says otherwise."""
 
     everywhere = True
     signal: str = STOPPING[0].name
@@ -59,6 +60,6 @@ class StopSignals:
             signal.signal(number, handler)
 
 
-def agreed(numbers: list[float]) -> str | None:
+def agreed(numbers: Sequence[float]) -> str | None:
     """The gravest signal that any process has received, from the sums of `StopSignals.numbers`."""
     return next((number.name for number, count in zip(STOPPING, numbers, strict=True) if count), None)

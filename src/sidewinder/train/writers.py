@@ -46,14 +46,20 @@ class TensorBoard:
 
     def step(self, step: int, numbers: Mapping[str, float]) -> None:
         for name, value in numbers.items():
-            self._writer.add_scalar(name, value, step)
+            self._opened().add_scalar(name, value, step)
 
     def event(self, event: str, fields: Mapping[str, Any]) -> None:
         if event in RESTARTS:  # What was shown beyond this step no longer counts.
             self.close()
             self._writer = self._make(str(self._folder), purge_step=fields["from_step"] + 1, flush_secs=30)
         if "message" in fields:
-            self._writer.add_text(event, fields["message"], fields.get("step"))
+            self._opened().add_text(event, fields["message"], fields.get("step"))
+
+    def _opened(self) -> Any:
+        """The present file; a new one for what is told before training begins, say of a damaged save."""
+        if self._writer is None:
+            self._writer = self._make(str(self._folder), flush_secs=30)
+        return self._writer
 
     def close(self) -> None:
         if self._writer is not None:

@@ -1,9 +1,11 @@
-"""What to do with a step whose loss or gradient norm is not finite: skip it, go back to a save, or stop.
+"""What to do with a step whose loss or gradient norm is not finite, or that leaves such weights: skip it, go back to a
+save, or stop.
 
 Skipping comes first: where one batch is too much, going back would meet it again, since data and arithmetic are
 functions of the step. Where several steps in a row fail, the weights themselves may be spoilt (a memory or arithmetic
-fault of the machine), and going back to a save mends that. A replay that fails at the same step shows that the cause
-lies in the training, and no further replay would help: the run stops.
+fault of the machine), and going back to a save mends that. A replay that fails at the same step shows that this was no
+passing fault, or that the save is spoilt as well: the one before it is tried. Where none is left, the cause lies in
+data or training, and no further replay would help: the run stops.
 
 The policy sees only numbers that are the same on every process, so all decide alike without a word between them.
 """
@@ -11,7 +13,7 @@ The policy sees only numbers that are the same on every process, so all decide a
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
@@ -37,6 +39,10 @@ class Decision:
 
     action: Action
     reason: str = ""
+    back_to: int = 0
+    """Step of the save to go back to, for ROLL_BACK."""
+    used_up: tuple[str, ...] = ()
+    """For STOP, those of the limits that would have to be higher to go on."""
 
 
 class NonFinitePolicy:
@@ -49,50 +55,61 @@ class NonFinitePolicy:
     def __init__(self, limits: NonFinite, events: Iterable[Mapping[str, Any]] = ()) -> None:
         self.limits = limits
         self.in_a_row = 0
-        """Steps skipped just before the next one. While there are any, a save may hold spoilt weights: write none."""
+        """Steps skipped just before the next one. While there are any, weights may be spoilt though finite."""
         self.skipped: set[int] = set()
-        self.rolled_back_at: list[int] = []
+        self.returns: list[tuple[int, int]] = []
+        """Each rollback's step, and the step of the save that it went back to."""
         for event in events:
             if event["event"] == SKIP:
                 self.skipped.add(event["step"])
             elif event["event"] == ROLLBACK:
-                self.rolled_back_at.append(event["step"])
+                self.returns.append((event["step"], event["from_step"]))
 
-    def decide(self, step: int, loss: float, norm: float, *, has_save: bool = True) -> Decision:
-        """What to do with a step, given its loss and gradient norm; `has_save` tells whether there is one to return to.
+    def decide(self, step: int, loss: float, norm: float, kept: Sequence[int] = ()) -> Decision:
+        """What to do with a step, given its loss and gradient norm; `kept` are the steps of the saves there are.
 
         A step that an earlier attempt or the pass before a rollback skipped does not count twice.
         """
         if math.isfinite(loss) and math.isfinite(norm):
             self.in_a_row = 0
             return Decision(Action.PROCEED)
-        known = step in self.skipped
-        if self.in_a_row < self.limits.skips and (known or len(self.skipped) < self.limits.skips_in_all):
-            self.in_a_row += 1
-            self.skipped.add(step)
-            return Decision(
-                Action.SKIP,
-                f"{self.in_a_row} of {self.limits.skips} skips in a row, "
-                f"{len(self.skipped)} of {self.limits.skips_in_all} in all",
-            )
-        return self._beyond_skips(step, has_save)
+        if used_up := self._used_up(step):
+            why = f"{self.in_a_row} steps in a row and {len(self.skipped)} in all were skipped"
+            return self._go_back(step, why, used_up, kept)
+        self.in_a_row += 1
+        self.skipped.add(step)
+        return Decision(
+            Action.SKIP,
+            f"{self.in_a_row} of {self.limits.skips} skips in a row, "
+            f"{len(self.skipped)} of {self.limits.skips_in_all} in all",
+        )
 
-    def _beyond_skips(self, step: int, has_save: bool) -> Decision:
-        spent = f"{self.in_a_row} steps in a row and {len(self.skipped)} in all were skipped"
-        if step in self.rolled_back_at:
+    def spoilt(self, step: int, kept: Sequence[int]) -> Decision:
+        """What to do where weights or optimizer state turn out not to be finite after a step."""
+        return self._go_back(step, "weights or optimizer state are not finite after this step", (), kept)
+
+    def _used_up(self, step: int) -> tuple[str, ...]:
+        """Limits that do not allow to skip a step."""
+        in_a_row = self.in_a_row >= self.limits.skips
+        in_all = step not in self.skipped and len(self.skipped) >= self.limits.skips_in_all
+        return ("skips",) * in_a_row + ("skips_in_all",) * in_all
+
+    def _go_back(self, step: int, why: str, used_up: tuple[str, ...], kept: Sequence[int]) -> Decision:
+        """Back to the newest save from which a replay has not met the same step already, if that is allowed."""
+        if tried := [save for at, save in self.returns if at == step]:
+            why += f"; replays from the save of step {' and '.join(map(str, tried))} met it at the same step"
+        left = [save for save in kept if save < min(tried, default=step)]
+        if not left:
             return Decision(
-                Action.STOP,
-                f"{spent}; a replay from a save met it at the same step, so the cause is not a passing fault",
+                Action.STOP, f"{why}; to go back takes {'an older' if tried else 'a'} save", used_up=used_up
             )
-        if len(self.rolled_back_at) >= self.limits.rollbacks:
-            return Decision(
-                Action.STOP, f"{spent}; {len(self.rolled_back_at)} rollbacks were made, no more are allowed"
-            )
-        if not has_save:
-            return Decision(Action.STOP, f"{spent}; to go back takes a save")
+        made, allowed = len(self.returns), self.limits.rollbacks
+        if made >= allowed:
+            why += f"; {made} rollbacks were made, no more are allowed"
+            return Decision(Action.STOP, why, used_up=(*used_up, "rollbacks"))
         self.in_a_row = 0
-        self.rolled_back_at.append(step)
-        return Decision(Action.ROLL_BACK, f"{spent}; rollback {len(self.rolled_back_at)} of {self.limits.rollbacks}")
+        self.returns.append((step, max(left)))
+        return Decision(Action.ROLL_BACK, f"{why}; rollback {made + 1} of {allowed}", back_to=max(left))
 
 
 def event_fields(step: int, loss: float, norm: float, decision: Decision) -> dict[str, Any]:
