@@ -14,7 +14,6 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from sidewinder.config.model import Attention, Mamba1, Mamba2, Mlp, ModelConfig
 from sidewinder.model import LanguageModel, flops_per_token, init_weights
-from sidewinder.model.count import stage_flops_per_token
 
 VOCABULARY, SEQUENCES, LENGTH = 97, 2, 64
 SIZES = ModelConfig(
@@ -63,8 +62,10 @@ def test_attention_counts_the_half_of_all_pairs_that_it_may_see() -> None:
     assert growth == by_operation["aten.bmm"] / 2
 
 
-def test_documents_that_attention_sees_alone_have_no_count_of_their_own() -> None:
-    for pattern, reset, known in [("M-*-", True, False), ("M-*-", False, True), ("mM-", True, True)]:
-        config, _ = counted(pattern)
-        flops = stage_flops_per_token(config, VOCABULARY, LENGTH, reset_documents=reset)
-        assert flops == (flops_per_token(config, VOCABULARY, LENGTH) if known else None)
+def test_attention_counts_the_keys_of_its_own_document() -> None:
+    """Two documents of half the length see, together, what their score matrices hold below the diagonal."""
+    config, by_operation = counted("*-")
+    half = LENGTH // 2
+    whole = flops_per_token(config, VOCABULARY, LENGTH)
+    halves = flops_per_token(config, VOCABULARY, LENGTH, keys=(half + 1) / 2)
+    assert whole - halves == by_operation["aten.bmm"] / 4

@@ -13,11 +13,11 @@ from tests.train.conftest import EXTENSION, VOCABULARY, study_values, write_blen
 from sidewinder.config.load import parse_study
 from sidewinder.config.packing import LongDocuments
 from sidewinder.graph import Graph
-from sidewinder.model import LanguageModel, init_weights
+from sidewinder.model import LanguageModel, flops_per_token, init_weights
 from sidewinder.record import read_record
 from sidewinder.tokens.loader import IGNORED, BlendLoader
 from sidewinder.train.batch import document_starts
-from sidewinder.train.engine import Engine
+from sidewinder.train.engine import Engine, seen_keys
 from sidewinder.train.extend import extend
 from sidewinder.train.metrics import read_metrics
 from sidewinder.train.parallel.world import World
@@ -86,3 +86,17 @@ def test_the_record_tells_of_padding_lengths_and_repeats(tmp_path: Path, stage_o
     assert longer["lengths"]["128"] > data["lengths"]["128"]
     assert set(longer["epochs"]) == {"text long", "text"}
     assert read_metrics(first.folder / "metrics.jsonl").steps[-1]["loss"] < 5.6
+
+
+@pytest.mark.parametrize("packing", ["documents", "concatenate"])
+def test_keys_are_those_of_the_tokens_own_documents(make_graph: Make, stage_of: Make, packing: str) -> None:
+    engine = engine_of(make_graph(**(PACKED | {"packing": packing})), "transformer", stage_of)
+    training, seen = engine.training, []
+    for place in range(training.sequences):  # No more than are sampled.
+        age = 0
+        for token in engine.batches.sequences(place, 1)[0][0]:
+            age = 1 if token == 2 else age + 1
+            seen.append(age)
+    assert seen_keys(engine.batches, training) == pytest.approx(sum(seen) / len(seen), rel=1e-12)
+    own = flops_per_token(engine.model.config, VOCABULARY, training.context_tokens)
+    assert engine.meter.flops_per_token < own

@@ -48,37 +48,25 @@ def count_parameters(config: ModelConfig, vocab_size: int) -> Counts:
     return Counts(total, total - by_kind["embedding"] - by_kind["head"], by_kind)
 
 
-def flops_per_token(config: ModelConfig, vocab_size: int, context: int) -> int:
+def flops_per_token(config: ModelConfig, vocab_size: int, context: int, keys: float | None = None) -> int:
     """Floating-point operations of training on one token (forward, and twice that backward) at a context length.
 
     Counted: every matrix product with a weight, the head and the short convolutions; attention's two products over the
-    (context + 1) / 2 keys that a token sees on average; operations per element of a scan's state: seven in Mamba-1,
-    whose decay and input are every element's own, five in Mamba-2. Not counted: norms, activations, the optimizer, and
-    what a chunked scan does beyond the recurrence.
+    `keys` that a token sees on average, which are (context + 1) / 2 unless documents are seen alone; operations per
+    element of a scan's state: seven in Mamba-1, whose decay and input are every element's own, five in Mamba-2. Not
+    counted: norms, activations, the optimizer, and what a chunked scan does beyond the recurrence.
     """
-    forward = 2 * config.hidden_size * vocab_size + sum(
-        _layer_flops(letter, config, context) for letter in config.layers
-    )
-    return 3 * forward
+    keys = (context + 1) / 2 if keys is None else keys
+    forward = 2 * config.hidden_size * vocab_size + sum(_layer_flops(letter, config, keys) for letter in config.layers)
+    return round(3 * forward)
 
 
-def stage_flops_per_token(config: ModelConfig, vocab_size: int, context: int, *, reset_documents: bool) -> int | None:
-    """`flops_per_token` of a training stage; None where attention sees each document alone.
-
-    What it then computes depends on the documents' lengths: with documents of 1,000 tokens the count for whole
-    sequences would be 3.5 times too high at 128K, and for models with attention alone.
-    """
-    if reset_documents and "*" in config.layers:
-        return None
-    return flops_per_token(config, vocab_size, context)
-
-
-def _layer_flops(letter: str, config: ModelConfig, context: int) -> int:
+def _layer_flops(letter: str, config: ModelConfig, keys: float) -> float:
     hidden = config.hidden_size
     if letter == "*":
         sizes = config.attention
         projections = 2 * hidden * sizes.head_size * (2 * sizes.heads + 2 * sizes.kv_heads)
-        return projections + 2 * sizes.heads * sizes.head_size * (context + 1)
+        return projections + 4 * sizes.heads * sizes.head_size * keys
     if letter == "-":
         return 2 * hidden * config.mlp.size * (3 if config.mlp.activation == "swiglu" else 2)
     if letter == "M":

@@ -19,9 +19,9 @@ from torch import Tensor
 
 from sidewinder.config.training import Training
 from sidewinder.model import LanguageModel
-from sidewinder.model.count import stage_flops_per_token
+from sidewinder.model.count import flops_per_token
 from sidewinder.ops.cross_entropy import IGNORED
-from sidewinder.train.batch import Part, parts_of
+from sidewinder.train.batch import Part, document_starts, parts_of
 from sidewinder.train.device import precision, prepare_torch
 from sidewinder.train.hardware import peak_of
 from sidewinder.train.meter import DATA_WAIT, Meter
@@ -48,6 +48,10 @@ class Batches(Protocol):
         """Where in the data a sequence lies, for messages."""
 
 
+SAMPLED = 64
+"""Sequences that tell how long documents are."""
+
+
 @dataclass
 class Engine:
     """A model on this process's device, its optimizer, its part of the data."""
@@ -67,11 +71,8 @@ class Engine:
         self.parameters = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
         self.optimizer = make_optimizer(self.model, training)
         self.meter = Meter(
-            stage_flops_per_token(
-                self.model.config,
-                self.model.vocab_size,
-                training.context_tokens,
-                reset_documents=training.reset_documents,
+            flops_per_token(
+                self.model.config, self.model.vocab_size, training.context_tokens, seen_keys(self.batches, training)
             ),
             self.world.size,
             peak_of(self.device) if training.precision == "bfloat16" and training.float8 == "none" else None,
@@ -145,3 +146,20 @@ class Engine:
     def clear(self) -> None:
         """Forgets the gradients."""
         self.optimizer.zero_grad(set_to_none=True)
+
+
+def seen_keys(batches: Batches, training: Training) -> float | None:
+    """Keys that attention sees from a token on average where it sees one document alone; None where it sees all before.
+
+    Taken from SAMPLED sequences spread evenly over the stage, which other processes and later starts read alike.
+    """
+    if not training.reset_documents:
+        return None
+    seen = 0
+    places = {training.sequences * place // SAMPLED for place in range(SAMPLED)}
+    for place in places:
+        inputs_BL, _ = batches.sequences(place, 1)
+        starts = document_starts(torch.from_numpy(inputs_BL), batches.eos)[0].nonzero()[:, 0]
+        lengths = torch.diff(starts, append=torch.tensor([inputs_BL.shape[1]]))
+        seen += int((lengths * (lengths + 1) // 2).sum())
+    return seen / (len(places) * training.context_tokens)

@@ -54,15 +54,13 @@ def peak_of(device: torch.device) -> float | None:
 
 
 def utilisation(
-    flops_per_token: float | None, tokens_per_s: float, device_count: int, peak_flops_per_s: float | None
+    flops_per_token: float, tokens_per_s: float, device_count: int, peak_flops_per_s: float | None
 ) -> float | None:
-    """Model FLOPs utilisation: the share of the GPUs' peak that the model's own arithmetic is.
-
-    None where the count or the peak is not known.
+    """Model FLOPs utilisation: the share of the GPUs' peak that the model's own arithmetic is; None without a peak.
 
     `flops_per_token` counts what the model needs (`model.count`), not what is computed again to save memory;
     `tokens_per_s` is of all GPUs together.
     """
-    if peak_flops_per_s is None or flops_per_token is None:
+    if peak_flops_per_s is None:
         return None
     return flops_per_token * tokens_per_s / (device_count * peak_flops_per_s)

@@ -17,8 +17,7 @@ DATA_WAIT, CHECKPOINT_STALL = "data_wait_s", "checkpoint_stall_s"
 class Meter:
     """The constants of a stage, and the waiting since its last row."""
 
-    flops_per_token: float | None
-    """None where it is not known; then no utilisation is told."""
+    flops_per_token: float
     device_count: int = 1
     peak_flops_per_s: float | None = None
     """Of one device, for the arithmetic in use; None where it is not known, as where layers multiply in float8 and

@@ -13,7 +13,7 @@ from torch import Tensor
 from sidewinder.graph import Graph, Stage
 from sidewinder.model import LanguageModel
 from sidewinder.model.checkpoint import save_weights
-from sidewinder.model.count import count_parameters, stage_flops_per_token
+from sidewinder.model.count import count_parameters
 from sidewinder.record import Job, check, write_atomically
 from sidewinder.tokens.loader import BlendLoader
 from sidewinder.tokens.manifest import read_blend
@@ -95,20 +95,18 @@ def _leave(
     job.output("checkpoint", checkpoint / "model.safetensors")
     job.output("model_config", checkpoint / "model.json")
     job.output("metrics", trainer.journal.path)
-    job.facts.update(_facts(stage, trainer.model.vocab_size, read_metrics(trainer.journal.path)))
+    job.facts.update(_facts(stage, trainer, read_metrics(trainer.journal.path)))
 
 
-def _facts(stage: Stage, vocab_size: int, metrics: Metrics) -> dict[str, Any]:
+def _facts(stage: Stage, trainer: Trainer, metrics: Metrics) -> dict[str, Any]:
     """Numbers for the catalog. `train_s` is the time of the steps that count, without repeated ones, saves, set-up."""
     training = stage.training
-    counts = count_parameters(stage.model, vocab_size)
+    counts = count_parameters(stage.model, trainer.model.vocab_size)
     train_s = sum(row["step_s"] for row in metrics.steps)
     return {
         "parameters": counts.total,
         "non_embedding_parameters": counts.non_embedding,
-        "flops_per_token": stage_flops_per_token(
-            stage.model, vocab_size, training.context_tokens, reset_documents=training.reset_documents
-        ),
+        "flops_per_token": trainer.engine.meter.flops_per_token,
         "steps": training.steps,
         "tokens": training.tokens,
         "final_loss": metrics.steps[-1]["loss"] if metrics.steps else None,
