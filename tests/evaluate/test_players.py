@@ -16,7 +16,7 @@ from sentencepiece import SentencePieceProcessor
 from sidewinder.config.suites import Harness
 from sidewinder.evaluate import harness, loading
 from sidewinder.evaluate.local_data import LocalData, reading
-from sidewinder.evaluate.outcome import Score
+from sidewinder.evaluate.outcome import Outcome, Score
 from sidewinder.evaluate.presets import MMLU_FORMATS, NATURAL, PHONEBOOK, RULER, STANDARD, Unit
 from sidewinder.evaluate.subject import Subject
 from sidewinder.evaluate.task_index import manager_for
@@ -81,31 +81,36 @@ def loaded(sets: Path, subject: Subject) -> Callable[[Unit], dict[str, Any]]:
 @pytest.fixture(scope="module")
 def play(
     subject: Subject, sets: Path, tmp_path_factory: pytest.TempPathFactory, loaded: Any
-) -> Callable[[type[Player]], Found]:
+) -> Iterator[Callable[[type[Player]], Found]]:
     """Scores of a player in all presets, each task at its first number of shots."""
 
     @cache
     def player(kind: type[Player]) -> Found:
         scores: Found = {}
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(loading, "load_unit", lambda manager, unit, *others: loaded(unit))
-            for length, tasks in (SIZED_AT | {None: OTHERS}).items():
-                suite = Harness(kind="harness", tasks=tasks, samples=SAMPLES, lengths_tokens=[length or LENGTH])
-                outcome = harness.run(
-                    subject,
-                    suite,
-                    tmp_path_factory.mktemp(kind.__name__),
-                    data=sets,
-                    model=lambda of, unit, *others: kind(loaded(unit)["tasks"]),
-                )
-                assert not outcome.facts["missing"]
-                assert {score.task for score in outcome.scores} >= set(tasks)
-                grouped = {score.task for score in outcome.scores if f"{score.task} group" in outcome.versions}
-                assert grouped == {score.task for score in outcome.scores} - set(tasks)
-                scores |= {(score.task, score.metric): score for score in outcome.scores}
+        for length, tasks in (SIZED_AT | {None: OTHERS}).items():
+            suite = Harness(kind="harness", tasks=tasks, samples=SAMPLES, lengths_tokens=[length or LENGTH])
+            outcome = harness.run(
+                subject,
+                suite,
+                tmp_path_factory.mktemp(kind.__name__),
+                data=sets,
+                model=lambda of, unit, *others: kind(loaded(unit)["tasks"]),
+            )
+            assert_complete(outcome, tasks)
+            scores |= {(score.task, score.metric): score for score in outcome.scores}
         return scores
 
-    return player
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(loading, "load_unit", lambda manager, unit, *others: loaded(unit))
+        yield player
+
+
+def assert_complete(outcome: Outcome, tasks: list[str]) -> None:
+    """Every task has scores, and what else has is a part of a group."""
+    assert not outcome.facts["missing"]
+    assert {score.task for score in outcome.scores} >= set(tasks)
+    grouped = {score.task for score in outcome.scores if f"{score.task} group" in outcome.versions}
+    assert grouped == {score.task for score in outcome.scores} - set(tasks)
 
 
 @pytest.fixture(scope="module")

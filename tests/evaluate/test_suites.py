@@ -20,7 +20,8 @@ from sidewinder.config.suites import Harness
 from sidewinder.evaluate import harness, loading
 from sidewinder.evaluate.local_data import LocalData, reading
 from sidewinder.evaluate.outcome import Outcome
-from sidewinder.evaluate.presets import FOLDER, MMLU_FORMATS, NATURAL, PHONEBOOK, STANDARD, Unit, units
+from sidewinder.evaluate.presets import FOLDER, MMLU_FORMATS, NATURAL, PHONEBOOK, RULER, STANDARD, Unit, units
+from sidewinder.evaluate.ruler import prompt_of
 from sidewinder.evaluate.samples import read_samples
 from sidewinder.evaluate.subject import Subject
 from sidewinder.evaluate.task_index import manager_for
@@ -30,7 +31,7 @@ from sidewinder.model.checkpoint import ModelInfo
 
 from . import official
 from .conftest import random_model
-from .local_sets import LONGER, SAMPLES, SIZED_AT, subjects, write_all
+from .local_sets import LENGTH, LONGER, SAMPLES, SIZED_AT, subjects, write_all
 from .taught import TABLE, TAUGHT, answers_of, teach_sets, teach_task
 from .test_docs import BYTES
 
@@ -40,7 +41,7 @@ from lm_eval.models.huggingface import HFLM
 from lm_eval.tasks import TaskManager
 from lm_eval.utils import env
 
-CONTEXT = 640
+CONTEXT = LENGTH
 GOLDEN = Path(__file__).parent / "golden" / "prompts.json"
 NEARLY_EQUAL = 1e-5
 """Logits of which rounding may take one for the larger; they are of the order of 1."""
@@ -223,7 +224,7 @@ def test_prompts_are_the_golden_ones(lm_evals_own: Any) -> None:
     for task, shots in AGAINST_HF:
         name = f"{CHOICE}::anatomy" if task == CHOICE else task
         found[f"{task} {shots}-shot"] = lm_evals_own(task, shots)["samples"][name][3]["arguments"]
-    found |= {task: phonebook_arguments(task) for task in PHONEBOOK}
+    found |= {task: phonebook_arguments(task) for task in PHONEBOOK} | {task: ruler_arguments(task) for task in RULER}
     plain = json.loads(json.dumps(found))
     if not GOLDEN.is_file():  # To renew it on purpose: delete it, run, and look at the difference.
         GOLDEN.parent.mkdir(exist_ok=True)
@@ -238,6 +239,18 @@ def phonebook_arguments(task: str) -> Any:
     made = manager.load([task])["tasks"][task]
     made.build_all_requests()
     return made.instances[3].args
+
+
+def ruler_arguments(task: str) -> Any:
+    """Of a sample as simple as can be: what is drawn, and how much, depends on the tokenizer."""
+    doc = {"input": "A text.", "outputs": ["an answer"], "gen_prefix": "Prefix:", "index": 0, "max_length": LENGTH}
+    manager = manager_for([task])
+    with loading.substituted(task):
+        config = loading._config(manager, task) | {"custom_dataset": loading._given([doc]), "num_fewshot": 0}
+        made = manager.load([config])["tasks"][task]
+    made.build_all_requests()
+    assert made.instances[0].args[0] == prompt_of(task, doc), "lengths are counted of the same"
+    return made.instances[0].args
 
 
 def test_mmlu_with_choice_texts_asks_what_mmlu_asks(subject: Subject, sets: Path, loaded_once: Any) -> None:
