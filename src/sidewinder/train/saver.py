@@ -28,7 +28,7 @@ from torch.distributed.checkpoint.state_dict_saver import async_save, save
 
 from sidewinder.errors import CheckpointError
 from sidewinder.model.checkpoint import check_tensors
-from sidewinder.train.parallel.world import World
+from sidewinder.train.parallel.world import FOR_EVER, World
 from sidewinder.train.saves import (
     Files,
     Save,
@@ -77,8 +77,9 @@ class Saver:
 
     def __post_init__(self) -> None:
         if self.world.device_mesh is not None:
-            # Writing talks among the processes while training does: not in the same group.
-            self._group = dist.new_group(backend="gloo")
+            # Writing talks among the processes while training does: not in the same group. It may take longer than
+            # any step; the watchdog watches the training that waits for it.
+            self._group = dist.new_group(backend="gloo", timeout=FOR_EVER)
 
     def start(self, step: int, tokens: int, tensors: Tensors) -> None:
         """Begins to write the save of a step, or writes all of it where saving is not asynchronous.
