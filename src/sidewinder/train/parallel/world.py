@@ -107,11 +107,13 @@ class World:
         except SidewinderError as error:
             failure = error
         failures = self.gathered(failure)
-        if failure is not None:
+        if self.device_mesh is None and failure is not None:
             raise failure
         for rank, found in enumerate(failures):
             if found is not None:
-                raise type(found)(f"rank {rank}: {found}")
+                named = found if found.everywhere else type(found)(f"rank {rank}: {found}")
+                named.everywhere = True
+                raise named from failure
         return result
 
 
