@@ -118,6 +118,52 @@ def test_a_stop_is_for_all_ranks(start: Callable[..., Run]) -> None:
     assert (run.stage.folder / "state" / f"step-{metrics.events[-1]['step']:08d}").is_dir()
 
 
+def test_a_stop_waits_for_the_save(start: Callable[..., Run], monkeypatch: pytest.MonkeyPatch) -> None:
+    """One rank is slow to save: torch's own limit, here two seconds, would kill both."""
+    monkeypatch.setenv("TORCH_ELASTIC_SHUTDOWN_TIMEOUT", "2")
+    run = start(**LONG)
+    run.reach(3)
+    _, second = run.ranks()
+    os.kill(second, signal.SIGSTOP)
+    run.process.send_signal(signal.SIGTERM)
+    time.sleep(5)
+    assert run.process.poll() is None, run.told()
+    os.kill(second, signal.SIGCONT)
+    assert run.process.wait(60) == 1
+    assert "stopped by SIGTERM" in run.told()
+    assert list((run.stage.folder / "state").glob("step-*"))
+
+
+def test_ranks_end_with_a_killed_launcher(start: Callable[..., Run]) -> None:
+    """They save first, so that the next start finds the folder free, and goes on."""
+    first = start(**LONG)
+    first.reach(3)
+    ranks = first.ranks()
+    try:
+        first.process.kill()
+        first.process.wait()
+        second = start(**LONG)
+        until = time.monotonic() + 60
+        while any(map(lives, ranks)):
+            assert time.monotonic() < until, first.told()
+            time.sleep(0.1)
+    finally:
+        for rank in filter(lives, ranks):
+            os.kill(rank, signal.SIGKILL)
+    events = read_metrics(first.stage.folder / "metrics.jsonl").events
+    stopped = next(event["step"] for event in events if event["event"] == "stop")
+    second.reach(stopped + 1)
+    assert f"goes on from step {stopped:,}" in second.told()
+
+
+def lives(process: int) -> bool:
+    """Whether a process runs; one that has ended may wait for a parent to ask how."""
+    try:
+        return Path(f"/proc/{process}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
 def test_an_error_of_one_rank_is_told_once(start: Callable[..., Run], tmp_path: Path) -> None:
     """What all ranks agree on, here divergence, is not told by each of them."""
     run = start(**LONG | {"learning_rate": 1e20}, warmup_sequences=0)
