@@ -271,8 +271,10 @@ def _train(kind: str, into: Path, config: Path, log: Path | None) -> None:
     with _logged(log):
         processes = stage.training.mesh.processes
         if processes > 1 and "RANK" not in os.environ:
+            from sidewinder.train.gpu import check_gpus
             from sidewinder.train.parallel.spawn import SAVING_S, spawn
 
+            check_gpus(processes, stage.training.device)
             spawn(processes, [kind, "--into", str(into), "--config", str(config)], stop_s=SAVING_S)
         else:
             import_module(f"sidewinder.train.{kind}").__dict__[kind](graph, stage)

@@ -12,10 +12,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
+from sidewinder.cli import pretrain
 from sidewinder.config.load import write_study
+from sidewinder.errors import ConfigError
 from sidewinder.graph import Stage
 from sidewinder.record import read_record
+from sidewinder.train.gpu import check_gpus
 from sidewinder.train.metrics import read_metrics
 
 Make = Callable[..., Any]
@@ -162,6 +166,19 @@ def lives(process: int) -> bool:
         return Path(f"/proc/{process}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
     except FileNotFoundError:
         return False
+
+
+def test_fewer_gpus_than_processes(make_graph: Make, stage_of: Make, tmp_path: Path, monkeypatch: Any) -> None:
+    """Told before anything is started; a CPU serves all."""
+    graph = make_graph(mesh={"data": 2})
+    write_study(graph.study, tmp_path / "study.json")
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    with pytest.raises(ConfigError, match=r"mesh asks for 2 processes, one a GPU, but .* has 1 GPUs") as caught:
+        pretrain(stage_of(graph, "hybrid").folder, tmp_path / "study.json")
+    assert "remedy: choose a smaller training.mesh" in str(caught.value)
+    check_gpus(2, "cpu")
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    check_gpus(2, "auto")
 
 
 def test_an_error_of_one_rank_is_told_once(start: Callable[..., Run], tmp_path: Path) -> None:
