@@ -18,7 +18,7 @@ from sidewinder.cli import pretrain
 from sidewinder.config.load import write_study
 from sidewinder.errors import ConfigError
 from sidewinder.graph import Stage
-from sidewinder.record import read_record
+from sidewinder.record import exclusive, read_record
 from sidewinder.train.gpu import check_gpus
 from sidewinder.train.metrics import read_metrics
 
@@ -158,6 +158,18 @@ def test_ranks_end_with_a_killed_launcher(start: Callable[..., Run]) -> None:
     stopped = next(event["step"] for event in events if event["event"] == "stop")
     second.reach(stopped + 1)
     assert f"goes on from step {stopped:,}" in second.told()
+
+
+def test_a_folder_that_another_run_holds_is_waited_for(start: Callable[..., Run]) -> None:
+    """By all ranks, longer than a collective may take within training."""
+    run = start(mesh={"data": 2}, hang_timeout_s=5)
+    with exclusive(run.stage.folder / ".lock"):
+        while "waiting: " not in run.told():
+            assert run.process.poll() is None, run.told()
+            time.sleep(0.1)
+        time.sleep(2 * 5 + 3)
+        assert run.process.poll() is None, run.told()
+    assert run.process.wait(120) == 0, run.told()
 
 
 def lives(process: int) -> bool:
