@@ -269,10 +269,13 @@ def _train(kind: str, into: Path, config: Path, log: Path | None) -> None:
     graph = Graph(load_study(config))
     stage = graph.stage_at(into)
     with _logged(log):
-        if stage.training.mesh.processes > 1 and "RANK" not in os.environ:
-            from sidewinder.train.parallel.spawn import spawn
+        processes = stage.training.mesh.processes
+        if processes > 1 and "RANK" not in os.environ:
+            from sidewinder.train.gpu import check_gpus
+            from sidewinder.train.parallel.spawn import SAVING_S, spawn
 
-            spawn(stage.training.mesh.processes, [kind, "--into", str(into), "--config", str(config)])
+            check_gpus(processes, stage.training.device)
+            spawn(processes, [kind, "--into", str(into), "--config", str(config)], stop_s=SAVING_S)
         else:
             import_module(f"sidewinder.train.{kind}").__dict__[kind](graph, stage)
 

@@ -1,4 +1,4 @@
-"""Which GPU of a machine a process takes."""
+"""Which GPU of a machine a process takes, and whether there are enough."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from functools import cache
 from itertools import count
 from pathlib import Path
 from typing import IO
+
+from sidewinder.errors import ConfigError
 
 _held: list[IO[str]] = []  # Open for the life of the process: the kernel frees the locks when it ends.
 
@@ -33,6 +35,19 @@ def own_gpu(gpus: int) -> int:
             if _takes(folder / f"{name}.{others}"):
                 return place
     raise AssertionError("unreachable")
+
+
+def check_gpus(processes: int, device: str) -> None:
+    """Raises ConfigError where the GPUs here are fewer than the processes to start; without any, a CPU serves all."""
+    import torch
+
+    here = 0 if device == "cpu" else torch.cuda.device_count()
+    if 0 < here < processes:
+        raise ConfigError(
+            f"training.mesh asks for {processes} processes, one a GPU, but this machine (or job) has {here} GPUs",
+            remedy="choose a smaller training.mesh, ask for a machine with more, or start the processes of several "
+            "machines with torchrun or Slurm",
+        )
 
 
 def _takes(slot: Path) -> bool:

@@ -1,8 +1,8 @@
 """Writes and reads resumable saves with torch.distributed.checkpoint: each process its part, on any mesh.
 
 Tensors carry the names of whole parameters and know where their shards lie, so what one mesh has saved another can
-load. On a GPU the writing goes on beside training: the tensors are copied to the CPU first, and a save counts only once
-every process has written its part.
+load. On a GPU the writing goes on beside training: the tensors are copied to the CPU first, a thread writes them and
+takes the digests of what it wrote, and a save counts only once every process has done so.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import shutil
 import time
 import warnings
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,12 +23,16 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.filesystem import FileSystemReader, FileSystemWriter
+from torch.distributed.checkpoint.metadata import Metadata
+from torch.distributed.checkpoint.planner import SavePlan, SavePlanner
 from torch.distributed.checkpoint.state_dict_loader import load
-from torch.distributed.checkpoint.state_dict_saver import async_save, save
+from torch.distributed.checkpoint.state_dict_saver import save
+from torch.distributed.checkpoint.storage import WriteResult
+from torch.futures import Future as Written
 
 from sidewinder.errors import CheckpointError
 from sidewinder.model.checkpoint import check_tensors
-from sidewinder.train.parallel.world import World
+from sidewinder.train.parallel.world import FOR_EVER, World
 from sidewinder.train.saves import (
     Files,
     Save,
@@ -41,6 +45,7 @@ from sidewinder.train.saves import (
     saves,
     set_aside,
     tidy,
+    unwritable,
     verify,
 )
 
@@ -49,15 +54,41 @@ Tensors = dict[str, Tensor]
 
 @dataclass
 class _Pending:
-    """A save that is being written."""
+    """A save that is being written; `written` tells of the files of this process."""
 
     part: Path
     step: int
     tokens: int
-    needed_bytes: int
     started: float
     stall_s: float
-    written: Future[Any] | None
+    written: Future[Files]
+
+
+class _Writer(FileSystemWriter):
+    """Says why a write failed on the process where it did: only there are its bytes and its disk known."""
+
+    def __init__(self, part: Path, needed_bytes: int, **options: Any) -> None:
+        super().__init__(part, **options)
+        self.state, self.needed_bytes = part.parent, needed_bytes
+
+    def write_data(self, plan: SavePlan, planner: SavePlanner) -> Written[list[WriteResult]]:
+        with self._saying_why():
+            return super().write_data(plan, planner)
+
+    def finish(self, metadata: Metadata, results: list[list[WriteResult]]) -> None:
+        with self._saying_why():
+            super().finish(metadata, results)
+
+    @contextmanager
+    def _saying_why(self) -> Iterator[None]:
+        with explained(self.state, needed_bytes=self.needed_bytes):
+            try:
+                yield
+            except RuntimeError as error:
+                # torch reports a full disk as a position in a file that it did not expect: the room tells more.
+                if shutil.disk_usage(self.state).free < self.needed_bytes:
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)) from error
+                raise
 
 
 @dataclass
@@ -74,36 +105,36 @@ class Saver:
     warn: Callable[[str], None] = print
     _pending: _Pending | None = None
     _group: Any = field(default=None, init=False)
+    _thread: ThreadPoolExecutor = field(init=False)
 
     def __post_init__(self) -> None:
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="sidewinder-save")
+        # A single process saves alone, and means to.
+        warnings.filterwarnings("ignore", message="torch.distributed is disabled")
         if self.world.device_mesh is not None:
-            # Writing talks among the processes while training does: not in the same group.
-            self._group = dist.new_group(backend="gloo")
+            # Writing talks among the processes while training does: not in the same group. It may take longer than
+            # any step; the watchdog watches the training that waits for it.
+            self._group = dist.new_group(backend="gloo", timeout=FOR_EVER)
 
     def start(self, step: int, tokens: int, tensors: Tensors) -> None:
         """Begins to write the save of a step, or writes all of it where saving is not asynchronous.
 
-        Raises CheckpointError where the disk is full or not writable; earlier saves are then as they were.
+        Raises CheckpointError where its folder cannot be made; what goes wrong later, `finish` raises.
         """
         started, part = time.perf_counter(), hidden(self.state, step)
-        needed = sum(_local_bytes(tensor) for tensor in tensors.values())
         self.world.alone_first(lambda: self._make(part))
-        writer = FileSystemWriter(part)
         if self.asynchronous:
-            alone = self._group is None
-            with self._writing(part, needed):
-                written = async_save(tensors, storage_writer=writer, process_group=self._group, no_dist=alone)
-            assert isinstance(written, Future)
-            self._pending = _Pending(part, step, tokens, needed, started, time.perf_counter() - started, written)
-            return
-        with self._writing(part, needed):
-            save(tensors, storage_writer=writer, process_group=self._group, no_dist=self._group is None)
-        self._pending = _Pending(part, step, tokens, needed, started, time.perf_counter() - started, None)
+            # Training is about to change them. torch's own stager copies a shard twice.
+            copies = {name: tensor.detach().to("cpu", copy=True) for name, tensor in tensors.items()}
+            written = self._thread.submit(self._write, part, copies)
+        else:
+            written = _done(lambda: self._write(part, tensors))
+        self._pending = _Pending(part, step, tokens, started, time.perf_counter() - started, written)
 
     @property
     def written(self) -> bool:
         """Whether this process has a save that is written, or has failed, and waits for `finish`."""
-        return self._pending is not None and (self._pending.written is None or self._pending.written.done())
+        return self._pending is not None and self._pending.written.done()
 
     @property
     def busy(self) -> bool:
@@ -113,15 +144,17 @@ class Saver:
     def finish(self) -> dict[str, Any]:
         """Waits for the save, makes it count, drops old ones; returns step, bytes and seconds for the metrics.
 
-        Raises CheckpointError, on every process, where any of them could not write.
+        Raises CheckpointError, on every process, that names the one that could not write, and why; earlier saves are
+        then as they were.
         """
         pending, self._pending = self._pending, None
         assert pending is not None
         waited = time.perf_counter()
-        if pending.written is not None:
-            with self._writing(pending.part, pending.needed_bytes):
-                pending.written.result()
-        own = self.world.together(lambda: self._own_files(pending.part))
+        try:
+            own = self.world.together(lambda: self._result(pending.written))
+        except CheckpointError:
+            shutil.rmtree(pending.part, ignore_errors=True)
+            raise
         files: Files = {name: entry for part in self.world.gathered(own) for name, entry in part.items()}
         self.world.alone_first(lambda: self._publish(pending, files))
         now = time.perf_counter()
@@ -159,8 +192,7 @@ class Saver:
             stored = reader.read_metadata().state_dict_metadata
             found = {name: list(entry.size) for name, entry in stored.items() if hasattr(entry, "size")}
             check_tensors(kept.folder, {name: list(tensor.shape) for name, tensor in tensors.items()}, found)
-            with _alone_is_meant():
-                load(tensors, storage_reader=reader, process_group=self._group, no_dist=self._group is None)
+            load(tensors, storage_reader=reader, process_group=self._group, no_dist=self._group is None)
         except (CheckpointException, CheckpointError) as error:
             raise CheckpointError(
                 f"{kept.folder} does not fit the model: {error}",
@@ -180,11 +212,39 @@ class Saver:
         verify(found, self.world.rank, self.world.size)
         return found
 
-    def _own_files(self, part: Path) -> Files:
-        """Size and digest of what this process wrote; the first one also wrote the description of all."""
+    def _write(self, part: Path, tensors: Tensors) -> Files:
+        """Writes this process's part; size and digest of its files. The first one also describes those of all."""
+        # What lies on the CPU already needs no copying ahead.
+        options = {"per_thread_copy_ahead": 0} if self.asynchronous else {}
+        writer = _Writer(part, sum(_local_bytes(tensor) for tensor in tensors.values()), **options)
+        save(tensors, storage_writer=writer, process_group=self._group, no_dist=self._group is None)
         with explained(self.state):
             own = list(part.glob(f"__{self.world.rank}_*"))
             return measured([*own, part / ".metadata"] if self.world.first else own)
+
+    def _result(self, written: Future[Files]) -> Files:
+        """What `_write` returned. Raises CheckpointError for what it raised; names the process where torch does."""
+        try:
+            return written.result()
+        except CheckpointException as failed:
+            rank, (cause, _) = min(failed.failures.items())
+            error = self._explained(cause)
+            if self.world.size > 1:
+                error = CheckpointError(f"rank {rank}: {error}")
+            error.everywhere = True
+            raise error from failed
+        except (OSError, RuntimeError) as failed:
+            raise self._explained(failed) from failed
+
+    def _explained(self, cause: BaseException) -> CheckpointError:
+        if isinstance(cause, CheckpointError):
+            return cause
+        if isinstance(cause, OSError):
+            return unwritable(self.state, cause)
+        return CheckpointError(
+            f"cannot write to {self.state}: {cause!r}",
+            remedy="run the same command again: it goes on from the newest save; the earlier saves are intact",
+        )
 
     def _publish(self, pending: _Pending, files: Files) -> None:
         with explained(self.state):
@@ -206,43 +266,15 @@ class Saver:
         before = max((count for count in earlier if count < tokens), default=0)
         return tokens // self.keep_every_tokens > before // self.keep_every_tokens
 
-    @contextmanager
-    def _writing(self, part: Path, needed_bytes: int) -> Iterator[None]:
-        """Explains what went wrong in a write, and clears what it left.
 
-        torch reports a full disk as a position in a file that it did not expect, so the room there is tells more.
-        """
-        try:
-            with _alone_is_meant():
-                yield
-        except (CheckpointException, OSError, RuntimeError) as error:
-            rank, cause = _first_failure(error)
-            with explained(self.state, needed_bytes=needed_bytes):
-                if shutil.disk_usage(self.state).free < needed_bytes:
-                    cause = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-                shutil.rmtree(part, ignore_errors=True)
-                if isinstance(cause, OSError):
-                    raise cause from error
-            raise CheckpointError(
-                f"cannot write to {self.state}: rank {rank}: {cause!r}",
-                remedy="run the same command again: it goes on from the newest save; the earlier saves are intact",
-            ) from error
-
-
-def _first_failure(error: BaseException) -> tuple[int, BaseException]:
-    """Rank and cause of a failed save."""
-    if isinstance(error, CheckpointException):
-        rank, (cause, _) = min(error.failures.items())
-        return rank, cause
-    return 0, error
-
-
-@contextmanager
-def _alone_is_meant() -> Iterator[None]:
-    """Keeps torch from warning that a single process saves alone."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="torch.distributed is disabled")
-        yield
+def _done(work: Callable[[], Files]) -> Future[Files]:
+    """Does the work now; what it raises is kept for whoever asks for the result."""
+    done: Future[Files] = Future()
+    try:
+        done.set_result(work())
+    except (Exception, CheckpointException) as error:
+        done.set_exception(error)
+    return done
 
 
 def _local_bytes(tensor: Tensor) -> int:

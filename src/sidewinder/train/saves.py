@@ -143,14 +143,19 @@ def explained(folder: Path, *, needed_bytes: int | None = None) -> Iterator[None
     try:
         yield
     except OSError as error:
-        place = next(path for path in (folder, *folder.absolute().parents) if path.exists())
-        free = shutil.disk_usage(place).free
-        needed = f"{needed_bytes:,} bytes needed, " if needed_bytes is not None else ""
-        raise CheckpointError(
-            f"cannot write to {folder}: {error.strerror or error} ({needed}{free:,} free)",
-            remedy="free space or make the folder writable, then run the same command again: it goes on from the "
-            "newest save; the earlier saves are intact",
-        ) from error
+        raise unwritable(folder, error, needed_bytes) from error
+
+
+def unwritable(folder: Path, error: OSError, needed_bytes: int | None = None) -> CheckpointError:
+    """What to tell of an OSError of writing: folder, bytes needed and free, and remedy."""
+    place = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    free = shutil.disk_usage(place).free
+    needed = f"{needed_bytes:,} bytes needed, " if needed_bytes is not None else ""
+    return CheckpointError(
+        f"cannot write to {folder}: {error.strerror or error} ({needed}{free:,} free)",
+        remedy="free space or make the folder writable, then run the same command again: it goes on from the "
+        "newest save; the earlier saves are intact",
+    )
 
 
 def _remove(save: Path) -> None:

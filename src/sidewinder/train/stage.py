@@ -42,7 +42,10 @@ def run_stage(graph: Graph, stage: Stage, fill: Fill) -> None:
     with join(training.mesh, device, timeout_s=training.hang_timeout_s) as world:
         job = world.alone_first(lambda: stage_job(graph, stage))
         with job if world.first else nullcontext(job):
-            if not world.alone_first(lambda: _finished(job)):
+            # The first process may wait for whoever makes the same stage, and reads all inputs.
+            with world.patience():
+                finished = world.alone_first(lambda: _finished(job))
+            if not finished:
                 _train(graph, stage, job, fill, world)
         if world.first:
             drop_all(stage.folder / "state")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +14,23 @@ import pytest
 from sidewinder.train.metrics import read_metrics
 
 HERE = Path(__file__).parent
+
+
+def start_ranks(size: int, program: str, *arguments: str) -> list[subprocess.Popen[str]]:
+    """The ranks of a program of this folder, without a launcher that ends them all when one has ended."""
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        port = str(free.getsockname()[1])
+    shared = {"WORLD_SIZE": str(size), "MASTER_ADDR": "localhost", "MASTER_PORT": port, "OMP_NUM_THREADS": "1"}
+    return [
+        subprocess.Popen(
+            [sys.executable, str(HERE / program), *arguments],
+            env=os.environ | shared | {"RANK": str(rank), "LOCAL_RANK": str(rank)},
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for rank in range(size)
+    ]
 
 
 @pytest.mark.parametrize("mesh", [{"data": 2}, {"tensor": 2}], ids=["data", "tensor"])
@@ -38,3 +56,20 @@ def test_fault_of_one_rank_makes_all_go_back_together(mesh: dict[str, int], tmp_
     assert len(whole.steps) == 8
     late = "test: waiting longer for data than the others: rank 1"
     assert [late in [event.get("message") for event in run.events] for run in (whole, faulty)] == [False, True]
+
+
+def test_a_hang_within_a_layer_is_found_by_the_watchdogs(tmp_path: Path) -> None:
+    """No group of the mesh fails before them, though torch's own limit is shorter: all tell where they hang."""
+    case = {"architecture": "transformer", "mesh": {"data": 2, "tensor": 2}, "torch_limit_s": 4}
+    case["training"] = {"hang_timeout_s": 10}
+    (tmp_path / "case.json").write_text(json.dumps(case))
+    processes = start_ranks(4, "limits.py", str(tmp_path / "case.json"), str(tmp_path))
+    told = [process.communicate(timeout=120)[1] for process in processes]
+    assert [process.returncode for process in processes] == [124] * 4, told
+    for rank in range(4):
+        limits = json.loads((tmp_path / f"limits-{rank}.json").read_text())
+        assert len(limits) >= 4  # World, data, tensor, saves.
+        assert all(limit >= 20 for limit in limits.values())
+        assert len(list(tmp_path.glob(f"stacks-rank{rank}-*.txt"))) == 1
+    hang = next(event for event in read_metrics(tmp_path / "metrics.jsonl").events if event["event"] == "hang")
+    assert "rank 0 (process" in hang["message"]

@@ -12,10 +12,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
+from sidewinder.cli import pretrain
 from sidewinder.config.load import write_study
+from sidewinder.errors import ConfigError
 from sidewinder.graph import Stage
-from sidewinder.record import read_record
+from sidewinder.record import exclusive, read_record
+from sidewinder.train.gpu import check_gpus
 from sidewinder.train.metrics import read_metrics
 
 Make = Callable[..., Any]
@@ -116,6 +120,77 @@ def test_a_stop_is_for_all_ranks(start: Callable[..., Run]) -> None:
     metrics = read_metrics(run.stage.folder / "metrics.jsonl")
     assert metrics.events[-1]["event"] == "stop"
     assert (run.stage.folder / "state" / f"step-{metrics.events[-1]['step']:08d}").is_dir()
+
+
+def test_a_stop_waits_for_the_save(start: Callable[..., Run], monkeypatch: pytest.MonkeyPatch) -> None:
+    """One rank is slow to save: torch's own limit, here two seconds, would kill both."""
+    monkeypatch.setenv("TORCH_ELASTIC_SHUTDOWN_TIMEOUT", "2")
+    run = start(**LONG)
+    run.reach(3)
+    _, second = run.ranks()
+    os.kill(second, signal.SIGSTOP)
+    run.process.send_signal(signal.SIGTERM)
+    time.sleep(5)
+    assert run.process.poll() is None, run.told()
+    os.kill(second, signal.SIGCONT)
+    assert run.process.wait(60) == 1
+    assert "stopped by SIGTERM" in run.told()
+    assert list((run.stage.folder / "state").glob("step-*"))
+
+
+def test_ranks_end_with_a_killed_launcher(start: Callable[..., Run]) -> None:
+    """They save first, so that the next start finds the folder free, and goes on."""
+    first = start(**LONG)
+    first.reach(3)
+    ranks = first.ranks()
+    try:
+        first.process.kill()
+        first.process.wait()
+        second = start(**LONG)
+        until = time.monotonic() + 60
+        while any(map(lives, ranks)):
+            assert time.monotonic() < until, first.told()
+            time.sleep(0.1)
+    finally:
+        for rank in filter(lives, ranks):
+            os.kill(rank, signal.SIGKILL)
+    events = read_metrics(first.stage.folder / "metrics.jsonl").events
+    stopped = next(event["step"] for event in events if event["event"] == "stop")
+    second.reach(stopped + 1)
+    assert f"goes on from step {stopped:,}" in second.told()
+
+
+def test_a_folder_that_another_run_holds_is_waited_for(start: Callable[..., Run]) -> None:
+    """By all ranks, longer than a collective may take within training."""
+    run = start(mesh={"data": 2}, hang_timeout_s=5)
+    with exclusive(run.stage.folder / ".lock"):
+        while "waiting: " not in run.told():
+            assert run.process.poll() is None, run.told()
+            time.sleep(0.1)
+        time.sleep(2 * 5 + 3)
+        assert run.process.poll() is None, run.told()
+    assert run.process.wait(120) == 0, run.told()
+
+
+def lives(process: int) -> bool:
+    """Whether a process runs; one that has ended may wait for a parent to ask how."""
+    try:
+        return Path(f"/proc/{process}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+def test_fewer_gpus_than_processes(make_graph: Make, stage_of: Make, tmp_path: Path, monkeypatch: Any) -> None:
+    """Told before anything is started; a CPU serves all."""
+    graph = make_graph(mesh={"data": 2})
+    write_study(graph.study, tmp_path / "study.json")
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    with pytest.raises(ConfigError, match=r"mesh asks for 2 processes, one a GPU, but .* has 1 GPUs") as caught:
+        pretrain(stage_of(graph, "hybrid").folder, tmp_path / "study.json")
+    assert "remedy: choose a smaller training.mesh" in str(caught.value)
+    check_gpus(2, "cpu")
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    check_gpus(2, "auto")
 
 
 def test_an_error_of_one_rank_is_told_once(start: Callable[..., Run], tmp_path: Path) -> None:

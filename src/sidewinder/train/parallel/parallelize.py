@@ -16,7 +16,6 @@ import warnings
 
 import torch
 from torch import nn
-from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard, register_fsdp_forward_method
 from torch.distributed.tensor import Shard
 
@@ -49,7 +48,7 @@ def parallelize(
     if world.mesh.tensor > 1:
         divide_layers(model, world.device_mesh["tensor"])
     prepare_layers(model, training)
-    _shard_weights(model, training, world.device_mesh)
+    _shard_weights(model, training, world)
     model.to_empty(device=device)
     return model
 
@@ -73,7 +72,7 @@ def matrices(model: nn.Module) -> dict[str, nn.Parameter]:
     }
 
 
-def _shard_weights(model: LanguageModel, training: Training, device_mesh: DeviceMesh) -> None:
+def _shard_weights(model: LanguageModel, training: Training, world: World) -> None:
     """FSDP around each layer, the embedding, the head and the whole.
 
     Layers are sharded over `shard` and `context`. Embedding and head work on tokens, of which each process has other
@@ -83,8 +82,8 @@ def _shard_weights(model: LanguageModel, training: Training, device_mesh: Device
     whole = {parameter for parameter in model.parameters() if id(parameter) not in sharded}
     # A warning of additions in place to what a layer returns; nothing here makes any.
     warnings.filterwarnings("ignore", message="FSDP2-wrapped module .* returned a view tensor")
-    layers_mesh = _over(device_mesh, "shard", "context")
-    tokens_mesh = _over(device_mesh, "shard", "context", "tensor")
+    layers_mesh = world.over("shard", "context")
+    tokens_mesh = world.over("shard", "context", "tensor")
     policy = MixedPrecisionPolicy(
         param_dtype=FEWEST_BYTES_TYPE[training.precision], reduce_dtype=torch.float32, cast_forward_inputs=False
     )
@@ -109,11 +108,3 @@ def _shard_weights(model: LanguageModel, training: Training, device_mesh: Device
             # The loss is divided by the number of processes already, so gradients are sums. Gloo knows no other way.
             module.set_gradient_divide_factor(1.0)
             module.set_force_sum_reduction_for_comms(True)
-
-
-def _over(device_mesh: DeviceMesh, *names: str) -> DeviceMesh:
-    """Directions of the mesh as one, with the replicas of hybrid sharding before it where there are several."""
-    flat = device_mesh[names]._flatten("_".join(names))
-    if device_mesh["replica"].size() == 1:
-        return flat
-    return DeviceMesh._concatenate([device_mesh["replica"], flat])

@@ -12,12 +12,14 @@ from typing import Any, TypeVar
 import torch
 import torch.distributed as dist
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
+from torch.distributed.distributed_c10d import _set_pg_timeout
 
 from sidewinder.config.mesh import Mesh
 from sidewinder.errors import ConfigError, SidewinderError
 
 Result = TypeVar("Result")
-FOR_EVER_S = 10 * 365 * 86_400
+FOR_EVER = timedelta(days=10 * 365)
+"""None would be the backend's own limit of ten minutes or half an hour, not none."""
 LATER = 2
 """A collective fails after so many times the limit of a hang: the watchdog comes first, for it knows the stacks."""
 
@@ -29,6 +31,8 @@ class World:
     mesh: Mesh = field(default_factory=Mesh)
     rank: int = 0
     device_mesh: DeviceMesh | None = None
+    limit: timedelta | None = None
+    """After so long a collective fails, whichever group it is in; None leaves each group its own limit."""
 
     @property
     def size(self) -> int:
@@ -46,6 +50,26 @@ class World:
             if self.device_mesh is not None:
                 index = index * self.device_mesh[name].size() + self.device_mesh[name].get_local_rank()
         return index
+
+    def over(self, *names: str) -> DeviceMesh:
+        """Directions of the mesh as one, with the replicas of hybrid sharding before it where there are several."""
+        assert self.device_mesh is not None
+        flat = limited(self.device_mesh[names]._flatten("_".join(names)), self.limit)
+        if self.device_mesh["replica"].size() == 1:
+            return flat
+        return DeviceMesh._concatenate([self.device_mesh["replica"], flat])
+
+    @contextmanager
+    def patience(self) -> Iterator[None]:
+        """Within it, all processes wait for each other as long as it takes: for work that no watchdog watches."""
+        if self.limit is None:
+            yield
+            return
+        _set_pg_timeout(FOR_EVER)
+        try:
+            yield
+        finally:
+            _set_pg_timeout(self.limit)
 
     def alone_first(self, work: Callable[[], Result]) -> Result:
         """Runs `work` on the first process; all get its result, or raise its SidewinderError."""
@@ -83,11 +107,13 @@ class World:
         except SidewinderError as error:
             failure = error
         failures = self.gathered(failure)
-        if failure is not None:
+        if self.device_mesh is None and failure is not None:
             raise failure
         for rank, found in enumerate(failures):
             if found is not None:
-                raise type(found)(f"rank {rank}: {found}")
+                named = found if found.everywhere else type(found)(f"rank {rank}: {found}")
+                named.everywhere = True
+                raise named from failure
         return result
 
 
@@ -109,16 +135,27 @@ def join(mesh: Mesh, device: torch.device, *, timeout_s: float | None) -> Iterat
         yield World(mesh)
         return
     backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
-    # None would be the backend's own limit of ten minutes or half an hour, not none.
-    dist.init_process_group(backend, timeout=timedelta(seconds=LATER * timeout_s if timeout_s else FOR_EVER_S))
+    limit = timedelta(seconds=LATER * timeout_s) if timeout_s else FOR_EVER
+    dist.init_process_group(backend, timeout=limit)
     try:
-        yield arrange(mesh, device)
+        yield arrange(mesh, device, limit)
     finally:
         dist.destroy_process_group()
 
 
-def arrange(mesh: Mesh, device: torch.device) -> World:
-    """The processes that have joined, in the order of the mesh: neighbours in `tensor` have neighbouring ranks."""
+def arrange(mesh: Mesh, device: torch.device, limit: timedelta | None = None) -> World:
+    """The processes that have joined, in the order of the mesh: neighbours in `tensor` have neighbouring ranks.
+
+    A collective that takes longer than `limit` fails; None leaves each group its own limit.
+    """
     shape = (mesh.replicas, mesh.data // mesh.replicas, mesh.context, mesh.tensor)
     device_mesh = init_device_mesh(device.type, shape, mesh_dim_names=("replica", "shard", "context", "tensor"))
-    return World(mesh, dist.get_rank(), device_mesh)
+    return World(mesh, dist.get_rank(), limited(device_mesh, limit), limit)
+
+
+def limited(device_mesh: DeviceMesh, limit: timedelta | None) -> DeviceMesh:
+    """Gives all groups of a mesh this limit: torch makes them with its own, whatever the default group has."""
+    if limit is not None:
+        for group in device_mesh.get_all_groups():
+            _set_pg_timeout(limit, group)
+    return device_mesh
