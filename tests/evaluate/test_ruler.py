@@ -238,3 +238,5 @@ def test_text_that_no_prompt_can_be_filled_with_is_named(tmp_path: Path, large: 
         make(4096)
     with pytest.raises(EvaluationError, match=r"no prompt fits in 480 tokens\n"):
         make(512)
+    lengths = [sample["length"] for sample in make(2048)]  # Below RULER's own lengths, one document is what fits.
+    assert all(1500 < length < 0.99 * 2048 for length in lengths)
