@@ -176,9 +176,11 @@ def test_a_question_keeps_its_documents(length: int, made: Make, data: Path) -> 
             assert all(document in sample["input"] for document in gold(data / file, sample))
 
 
-def test_a_question_keeps_its_documents_where_nearly_all_are_needed(tmp_path: Path, large: Large) -> None:
-    """A search that overshoots takes all documents, which lm-eval then shuffles."""
-    write_questions(tmp_path, SQUAD, squad(random.Random(5), articles=2))
+def test_a_question_keeps_its_documents_where_a_search_takes_all(tmp_path: Path, large: Large) -> None:
+    """Short paragraphs come first, so that the search expects many to fit; lm-eval shuffles what it takes all of."""
+    content = squad(random.Random(5), articles=2, longest=80)
+    content["data"].insert(0, squad(random.Random(6), articles=5, longest=3)["data"][4])
+    write_questions(tmp_path, SQUAD, content)
     for sample in ruler.make("ruler_qa_squad", 4096, 50, large.encode, seed=1, data=LocalData(tmp_path)):
         assert all(document in sample["input"] for document in gold(tmp_path / SQUAD, sample))
 
@@ -236,3 +238,5 @@ def test_text_that_no_prompt_can_be_filled_with_is_named(tmp_path: Path, large: 
         make(4096)
     with pytest.raises(EvaluationError, match=r"no prompt fits in 480 tokens\n"):
         make(512)
+    lengths = [sample["length"] for sample in make(2048)]  # Below RULER's own lengths, one document is what fits.
+    assert all(1500 < length < 0.99 * 2048 for length in lengths)

@@ -3,7 +3,8 @@
 Templates, random draws and scorers are those of lm-eval's modules. What is different, and why:
 
 - *Length*: prompt and room for the answer fill between 99 % and 100 % of the target. lm-eval adds noise in steps of up
-  to 500 words, which is a tenth of 4K. Where whole lines or documents come in too large units, other draws are tried.
+  to 500 words, which is a tenth of 4K. Where whole lines or documents come in too large units, other draws are tried;
+  below RULER's own lengths, where a line alone is several per cent, the fullest of them may be shorter.
 - *Seeds*: a sample is a function of seed, task, length, tokenizer and its place, and of nothing else on the machine.
 - *Sentences*: needles go between what ends with a full stop and a space, not between sentences as NLTK's tables tell.
 - *Example*: ruler_vt's is drawn anew for each sample; lm-eval draws one, and renames its variables.
@@ -22,6 +23,7 @@ from dataclasses import dataclass
 
 from sidewinder.errors import EvaluationError
 from sidewinder.evaluate.local_data import LocalData
+from sidewinder.evaluate.presets import SHORTEST_TOKENS
 from sidewinder.evaluate.ruler_tasks import NEEDLES, PLACES, Maker, Sample, maker_for
 
 SHARE_FILLED = 0.99
@@ -50,6 +52,7 @@ def make(
     room = ROOM["niah"] if task in NEEDLES else ROOM[task]
     maker = maker_for(task, length_tokens, data, haystack)
     fitter = Fitter(task, length_tokens - room, lambda sample: len(encode(prompt_of(task, sample))), maker)
+    fitter.may_be_short = length_tokens < SHORTEST_TOKENS
     made: list[Sample] = []
     skipped = 0
     for place in itertools.count():
@@ -82,6 +85,7 @@ class Fitter:
     room: int
     count: Callable[[Sample], int]
     maker: Maker
+    may_be_short: bool = False
     guess: int = 10
     unit: float = 0.0
     """Tokens of one unit of noise, as last seen."""
@@ -89,14 +93,15 @@ class Fitter:
     """Places at which something fits, but no draw fills the room."""
 
     def sample(self, seed: str, place: int) -> tuple[Sample, int] | None:
-        """The first of DRAWS that fills the room, and its tokens; None where none does.
+        """The first of DRAWS that fills the room, and its tokens; else None, or the fullest where it may be short.
 
         Raises EvaluationError where all of the task's text together does not.
         """
+        fullest: tuple[Sample, int] | None = None
         for draw in range(DRAWS):
             largest = self._largest(f"{seed} {draw}", place)
             if largest is None:
-                return None
+                return fullest
             size, sample, tokens = largest
             if tokens >= SHARE_FILLED * self.room:
                 return sample, tokens
@@ -105,8 +110,10 @@ class Fitter:
                     f"{self.task}: all its documents together are {tokens} tokens, and {self.room} are to be filled",
                     remedy="ask for shorter lengths, or for tasks with more text",
                 )
-        self.unfilled += 1
-        return None
+            if self.may_be_short and (fullest is None or tokens > fullest[1]):
+                fullest = sample, tokens
+        self.unfilled += fullest is None
+        return fullest
 
     def give_up(self, place: int) -> None:
         """Raises EvaluationError where enough places up to this one were tried in vain."""
