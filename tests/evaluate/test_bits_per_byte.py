@@ -9,11 +9,13 @@ from typing import Any
 import pytest
 import torch
 
+from sidewinder.config.load import parse_study
 from sidewinder.config.suites import BitsPerByte
 from sidewinder.errors import DataError
 from sidewinder.evaluate import bits_per_byte, scoring
-from sidewinder.evaluate.heldout import Heldout
+from sidewinder.evaluate.heldout import Heldout, heldout_of
 from sidewinder.evaluate.subject import Subject
+from sidewinder.graph import Graph
 
 SUITE = BitsPerByte(kind="bits_per_byte", tokens_per_source=700)
 
@@ -89,3 +91,13 @@ def test_a_source_without_heldout_documents_is_named(heldout: Heldout, hybrid: S
     hybrid.heldout = replace(heldout, blend=tmp_path / "blend.json")
     with pytest.raises(DataError, match="source prose has no held-out documents"):
         bits_per_byte.run(hybrid, SUITE)
+
+
+def test_look_ups_of_an_extension_need_not_have_been_made(graph: Graph) -> None:
+    """They are no part of what a checkpoint is asked, and their job may come later."""
+    values = graph.study.model_dump(exclude_none=True)
+    extension = {"context_tokens": 128, "models": ["hybrid"], "budget_tokens": 1024, "batch_sequences": 2}
+    extension |= {"learning_rate": 1e-3, "minimum_learning_rate": 1e-4, "lookup": {"share": 0.5, "documents": 8}}
+    later = Graph(parse_study(values | {"extensions": [extension]}))
+    assert "lookup_128" in later.source_configs
+    assert heldout_of(later).artifacts == heldout_of(graph).artifacts

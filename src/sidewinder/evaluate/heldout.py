@@ -65,7 +65,7 @@ def heldout_of(graph: Graph) -> Heldout:
     """The held-out documents of a study whose blend has been written."""
     study = graph.study
     artifacts = outputs_of(graph.blend / RECORD)
-    for source in graph.source_configs:
+    for source in study.weights:  # The blend's: an extension's own look-ups may not have been made yet.
         for shard in graph.shards(source):
             if shard.startswith("heldout"):
                 artifacts += outputs_of(graph.tokens(source, shard) / RECORD)
