@@ -232,15 +232,19 @@ def test_what_could_not_be_done_is_told_with_its_reason(small: ModuleType, graph
     with Job(folder, "evaluate", "again", {"suite": "other"}, []) as job:
         job.output("scores", folder / "scores.json")
         job.facts = {"missing": {"piqa-0shot": "no data"}, "truncated": 3, "truncated_by_task": {"race-0shot": 3}}
-        job.facts["lengths_left_out"] = {}
+        job.facts |= {"lengths_left_out": {}, "skipped_by_task": {"ruler_qa_hotpot-0shot-4096": 2}}
     rows = query(graph.results, "missing", {"model": "plain"}, live=True).rows
     shared = ("plain", 1, "pretrain-64")
     assert rows == [
         (*shared, "heldout", "cut short", "race-0shot", "3 requests longer than the context, cut to fit"),
+        (
+            *(*shared, "heldout", "questions", "ruler_qa_hotpot-0shot-4096"),
+            "2 with more text than the length holds, passed over",
+        ),
         (*shared, "heldout", "task", "piqa-0shot", "no data"),
         *((*shared, "phonebook", "length", length, reason) for length, reason in small.LEFT_OUT.items()),
     ]
-    assert query(graph.results, "missing", {"suite": "heldout"}, live=True).rows == rows[:2]
+    assert query(graph.results, "missing", {"suite": "heldout"}, live=True).rows == rows[:3]
 
 
 def test_memory_of_the_device_stands_beside_that_of_the_process(built: Graph) -> None:
