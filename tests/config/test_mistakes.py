@@ -105,13 +105,15 @@ MISTAKES = {
     "ramp that misses the full batch": (
         changed(
             *("training", "batch_ramp"),
-            to={"start_sequences": 4, "increment_sequences": 5, "over_sequences": 64},
+            to={"start_sequences": 1, "increment_sequences": 2, "over_sequences": 64},
         ),
-        ["training.batch_ramp", "whole increments of 5", "start_sequences (4)", "batch_sequences (16)"],
+        ["training.batch_ramp", "whole increments of 2", "start_sequences (1)", "batch_sequences (4)"],
     ),
     "first batch of a ramp on too many processes": (
         lambda values: values["training"].update(
-            mesh={"data": 8}, batch_ramp={"start_sequences": 4, "increment_sequences": 4, "over_sequences": 64}
+            mesh={"data": 8},
+            batch_sequences=16,
+            batch_ramp={"start_sequences": 4, "increment_sequences": 4, "over_sequences": 64},
         ),
         ["  training.mesh: mesh.data (8)", "mesh.data (8) must divide batch_sequences (4)"],
     ),
