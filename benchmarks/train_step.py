@@ -1,13 +1,14 @@
 """Training steps of whole models on one GPU: ours beside each architecture's peer, same shapes, same data, same run.
 
     python benchmarks/train_step.py [--only hybrid …] [--compile] [--float8 rowwise] [--steps 12] [--json out.json]
+    python benchmarks/train_step.py --only hybrid --ours --lengths 4096 16384 32768      # utilisation by context
 
 Both train with bfloat16 products over float32 weights (autocast), fused AdamW, clipped gradients and 4 × 4096 tokens a
-step. Ours is the step of `sidewinder pretrain` itself: data, gradients, norm, clipping, update. A peer is the library's
-own model class in the plainest loop that does the same; transformers models compute their loss from all logits, as
-their own loss does. With `--float8` the layers of ours multiply in float8, by that recipe; peers stay in bfloat16, and
-MFU remains a share of the GPU's bfloat16 peak. A time is the median of the steps after the warm-up, by the wall clock,
-the GPU waited for.
+step, or as many in sequences of another length, one at least. Ours is the step of `sidewinder pretrain` itself: data,
+gradients, norm, clipping, update. A peer is the library's own model class in the plainest loop that does the same;
+transformers models compute their loss from all logits, as their own loss does. With `--float8` the layers of ours
+multiply in float8, by that recipe; peers stay in bfloat16, and MFU remains a share of the GPU's bfloat16 peak. A time
+is the median of the steps after the warm-up, by the wall clock, the GPU waited for.
 `ratio` is our tokens a second over the peer's. MFU is told twice: by 6 · parameters · tokens, and by the model's own
 FLOPs (`sidewinder.model.count`), over the GPU's peak where that is known.
 Peers: transformers (NemotronH, Llama), mamba-ssm (its own language model, Mamba-1 and Mamba-2).
@@ -66,22 +67,22 @@ class Pair:
 
     config: ModelConfig
     peer: str
-    make: Callable[[ModelConfig], nn.Module]
+    make: Callable[[ModelConfig, int], nn.Module]
 
 
-def transformers_class(config: ModelConfig) -> nn.Module:
+def transformers_class(config: ModelConfig, length: int) -> nn.Module:
     """The class that an export of this model would have, with random weights."""
     from transformers import AutoConfig, AutoModelForCausalLM
 
     from sidewinder.export.classes import target_of
 
-    values = target_of(config).config(config, vocab_size=VOCABULARY, context_tokens=LENGTH, bos=1, eos=2)
+    values = target_of(config).config(config, vocab_size=VOCABULARY, context_tokens=length, bos=1, eos=2)
     kind = values.pop("model_type")
     made: nn.Module = AutoModelForCausalLM.from_config(AutoConfig.for_model(kind, **values))
     return made.float()
 
 
-def mamba_ssm(config: ModelConfig) -> nn.Module:
+def mamba_ssm(config: ModelConfig, length: int) -> nn.Module:
     """mamba-ssm's own language model: fused residual and norm, its fused Mamba kernels."""
     from mamba_ssm.models.config_mamba import MambaConfig
     from mamba_ssm.models.mixer_seq_simple import MambaLMHeadModel
@@ -134,14 +135,19 @@ PAIRS = {
 }
 
 
+def batch_of(length: int) -> int:
+    """Sequences of a step."""
+    return max(1, BATCH * LENGTH // length)
+
+
 def our_steps(
-    config: ModelConfig, steps: int, compiled: bool, recompute: str, float8: Float8
+    config: ModelConfig, length: int, steps: int, compiled: bool, recompute: str, float8: Float8
 ) -> tuple[list[float], int]:
     """Seconds of each step and peak bytes of the loop's own step."""
     training = Training(
-        context_tokens=LENGTH,
-        batch_sequences=BATCH,
-        budget_tokens=10**4 * BATCH * LENGTH,
+        context_tokens=length,
+        batch_sequences=batch_of(length),
+        budget_tokens=10**4 * batch_of(length) * length,
         learning_rate=1e-4,
         minimum_learning_rate=1e-5,
         precision="bfloat16",
@@ -155,21 +161,21 @@ def our_steps(
     init_weights(model, 1)
     prepare_layers(model, training)
     with tempfile.TemporaryDirectory() as folder:
-        trainer = Trainer("benchmark", Path(folder), "0" * 64, model, Sequences(), training)
+        trainer = Trainer("benchmark", Path(folder), "0" * 64, model, Sequences(length), training)
         return timed(lambda step: trainer.compute(step), steps)
 
 
-def peer_steps(pair: Pair, steps: int, compiled: bool) -> tuple[list[float], int]:
+def peer_steps(pair: Pair, length: int, steps: int, compiled: bool) -> tuple[list[float], int]:
     """The same of the peer's class in a plain loop."""
     with torch.device("cuda"):
-        model = pair.make(pair.config).train()
+        model = pair.make(pair.config, length).train()
     forward = torch.compile(model) if compiled else model
     parameters = list(model.parameters())
     optimizer = torch.optim.AdamW(parameters, lr=1e-4, betas=(0.9, 0.95), weight_decay=0.1, fused=True)
-    data = Sequences()
+    data, batch = Sequences(length), batch_of(length)
 
     def step(number: int) -> None:
-        inputs_BL, targets_BL = (torch.from_numpy(part).cuda() for part in data.sequences(BATCH * number, BATCH))
+        inputs_BL, targets_BL = (torch.from_numpy(part).cuda() for part in data.sequences(batch * number, batch))
         with torch.autocast("cuda", torch.bfloat16):
             logits_BLV: Tensor = forward(inputs_BL).logits
         loss = F.cross_entropy(logits_BLV.float().flatten(0, 1), targets_BL.flatten())
@@ -195,23 +201,24 @@ def timed(step: Callable[[int], object], steps: int) -> tuple[list[float], int]:
     return seconds[WARM_UPS:], torch.cuda.max_memory_allocated()
 
 
-def measure(name: str, pair: Pair, options: argparse.Namespace) -> list[dict[str, Any]]:
+def measure(name: str, pair: Pair, length: int, options: argparse.Namespace) -> list[dict[str, Any]]:
     """A row for the peer and one for ours; a side that fails tells why instead of a time."""
     steps, compiled, recompute, float8 = options.steps, options.compile, options.recompute, options.float8
     ours = "Sidewinder" if float8 == "none" else f"Sidewinder, float8 {float8}"
     sides = {
-        pair.peer: lambda: peer_steps(pair, steps, compiled),
-        ours: lambda: our_steps(pair.config, steps, compiled, recompute, float8),
+        pair.peer: lambda: peer_steps(pair, length, steps, compiled),
+        ours: lambda: our_steps(pair.config, length, steps, compiled, recompute, float8),
     }
     if options.ours:
         del sides[pair.peer]
     parameters = count_parameters(pair.config, VOCABULARY).total
-    flops = flops_per_token(pair.config, VOCABULARY, LENGTH)
+    flops = flops_per_token(pair.config, VOCABULARY, length)
     peak = peak_of(torch.device("cuda", 0))
     rows = []
     for side, run in sides.items():
         row: dict[str, Any] = {
             "model": name,
+            "length": length,
             "parameters": parameters,
             "side": side + (", compiled" if compiled else ""),
         }
@@ -220,7 +227,7 @@ def measure(name: str, pair: Pair, options: argparse.Namespace) -> list[dict[str
         except Exception as error:
             rows.append(row | {"error": f"{type(error).__name__}: {str(error)[:300]}"})
         else:
-            speed = BATCH * LENGTH / statistics.median(seconds)
+            speed = batch_of(length) * length / statistics.median(seconds)
             row |= {"tokens_per_s": round(speed), "spread": round(max(seconds) / min(seconds), 3)}
             row |= {"peak_gib": round(peak_bytes / 2**30, 1)}
             if peak:
@@ -240,6 +247,7 @@ def main() -> None:
     parser.add_argument("--compile", action="store_true", help="torch.compile on both sides")
     parser.add_argument("--recompute", default="", help="letters of layers whose activations ours computes again")
     parser.add_argument("--float8", choices=get_args(Float8), default="none", help="recipe of our float8 products")
+    parser.add_argument("--lengths", nargs="*", type=int, default=[LENGTH], help="tokens of a sequence")
     parser.add_argument("--steps", type=int, default=12)
     parser.add_argument("--json", type=Path, help="also write the rows to this file")
     options = parser.parse_args()
@@ -247,9 +255,10 @@ def main() -> None:
         sys.exit("train_step: no GPU here; the figures would say nothing")
     rows = []
     for name in options.only:
-        for row in measure(name, PAIRS[name], options):
-            rows.append(row)
-            print(json.dumps(row), flush=True)
+        for length in options.lengths:
+            for row in measure(name, PAIRS[name], length, options):
+                rows.append(row)
+                print(json.dumps(row), flush=True)
     if options.json:
         options.json.write_text(json.dumps({"gpu": torch.cuda.get_device_name(), "rows": rows}, indent=1))
 
