@@ -20,7 +20,7 @@ from sidewinder.evaluate.presets import FOLDER, PHONEBOOK, RULER
 SAMPLES = 50
 FEW = 8
 """Rows of splits that only examples come from."""
-LENGTH, LONGER = 640, 1280
+LENGTH, LONGER = 640, 2048
 TOO_LONG = {"ruler_vt", "ruler_qa_hotpot"}
 """RULER's tasks that need more than LENGTH tokens of the tests' tokenizer."""
 SIZED_AT = {

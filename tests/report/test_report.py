@@ -294,7 +294,7 @@ def test_names_of_foreign_files_are_escaped(graph: Graph) -> None:
     assert "&lt;script&gt;alert(1)&lt;/x.json" in html
 
 
-def test_without_a_catalog_it_says_which_command_makes_one(small: ModuleType, tmp_path: Path) -> None:
+def test_without_a_catalog_it_says_what_makes_one(small: ModuleType, tmp_path: Path) -> None:
     graph = small.graph_of(small.study_values(tmp_path / "results"))
-    with pytest.raises(CatalogError, match="sidewinder catalog"):
+    with pytest.raises(CatalogError, match="run the study first"):
         build_report(graph)
