@@ -106,6 +106,16 @@ def start(folder: Path, seconds: float) -> subprocess.Popen[str]:
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
+def test_what_a_killed_process_left_half_written_is_removed(tmp_path: Path) -> None:
+    folder = tmp_path / "job"
+    deadly = "import os, signal\nos.fsync = lambda _: os.kill(os.getpid(), signal.SIGKILL)\n"
+    process = subprocess.run([sys.executable, "-c", deadly + HOLDER, str(folder), "0"], check=False)
+    assert process.returncode == -signal.SIGKILL
+    assert [path.suffix for path in folder.glob(".*record.json*")] == [".part"]
+    assert start(folder, 0).wait(timeout=30) == 0
+    assert sorted(path.name for path in folder.iterdir()) == [".lock", ".record.json", "out.txt", "record.json"]
+
+
 def test_second_process_waits_for_the_first_and_repeats_nothing(tmp_path: Path) -> None:
     first = start(tmp_path / "job", 3)
     assert first.stdout

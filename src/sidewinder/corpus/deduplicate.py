@@ -76,7 +76,7 @@ def deduplicate_source(graph: Graph, source: str) -> None:
 
 def _sweep(folder: Path) -> None:
     """Removes what a process that was killed left: files half written, and folders of scratch files."""
-    for part in [*folder.glob(".*.part"), *folder.glob(f"{DUPLICATES}/.*.part")]:
+    for part in folder.glob(f"{DUPLICATES}/.*.part"):
         part.unlink()
     for scratch in [*folder.glob(".exact-*"), *folder.glob(f"{DUPLICATES}/.twins-*")]:
         shutil.rmtree(scratch)

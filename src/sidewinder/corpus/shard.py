@@ -47,8 +47,6 @@ def build_shard(graph: Graph, source: str, shard: str) -> None:
     folder, settings = graph.corpus(source) / shard, {**graph.source_configs[source], "shard": shard}
     inputs = artifacts(source, config.reader, pieces) + [artifact("list", path) for path in files(config, graph.study)]
     with Job(folder, "corpus", f"{source}/{shard}", settings, inputs) as job:
-        for part in folder.glob(".*.part"):  # Of a process that was killed.
-            part.unlink()
         if job.finished:
             return
         read, chain = reader(config, pieces), blocks(config, graph.study)
