@@ -71,6 +71,7 @@ class Attempt:
 
     @property
     def faulty(self) -> bool:
+        """Whether it ended by a fault, for which attempts are limited; one that ended without a word counts."""
         return self.reason in FAULTS or (self.reason is None and self.ended_at is not None)
 
 

@@ -103,6 +103,7 @@ class Harness(Shared):
 
     @property
     def identity(self) -> dict[str, Any]:
+        """The settings that shape results; those of speed alone are left out."""
         return self.model_dump(exclude={"processes", "batch_tokens"})
 
     @property

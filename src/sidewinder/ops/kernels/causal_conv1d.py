@@ -95,6 +95,7 @@ def forward_kernel(
     x, weight, bias, initial, resets, y, length, channels, segment, x_b, x_l, initial_b, initial_s,
     WIDTH: tl.constexpr, SILU: tl.constexpr, HAS_INITIAL: tl.constexpr, ROWS: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
+    """y (B, L, C); a program has `segment` tokens of BLOCK channels and asks for ROWS of them at a time."""
     c = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     in_c = c < channels
     start = tl.program_id(1) * segment

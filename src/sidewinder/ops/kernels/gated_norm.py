@@ -13,6 +13,7 @@ import triton.language as tl
 
 @triton.jit
 def forward_kernel(x, z, weight, y, scale, x_r, z_r, channels, group, eps, BLOCK: tl.constexpr):
+    """y (R, D) = norm(x · silu(z)) · weight, and the scale (R, groups) of each group, which backward reads again."""
     row = tl.program_id(0).to(tl.int64)
     e = tl.arange(0, BLOCK)
     d = tl.program_id(1) * group + e
@@ -45,6 +46,7 @@ def backward_kernel(
     rows_a_program,
     BLOCK: tl.constexpr,
 ):
+    """dx and dz (R, D); d_weight (programs, D), a row for each program's rows: their sum is the weight's gradient."""
     part = tl.program_id(0)
     e = tl.arange(0, BLOCK)
     in_e = e < group

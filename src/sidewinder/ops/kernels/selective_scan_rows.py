@@ -73,6 +73,7 @@ def order(never, values, target):
 
 @triton.jit
 def decays_of(dt_rows, a2, resets, rows_left, ROWS: tl.constexpr):
+    """exp(dt · A) of ROWS tokens, 0 where a document begins; a2 is A / ln 2."""
     decays = ()
     for i in tl.static_range(ROWS):
         decay = tl.exp2(dt_rows[i] * a2)
