@@ -17,7 +17,6 @@ other then, `from_float32` how far each is from itself.
 from __future__ import annotations
 
 import argparse
-import io
 import json
 import logging
 import os
@@ -33,7 +32,6 @@ os.environ.setdefault("TQDM_DISABLE", "1")  # Bars of lm-eval; tqdm reads this w
 import torch
 from lm_eval import evaluator
 from lm_eval.models.huggingface import HFLM
-from sentencepiece import SentencePieceTrainer
 from transformers.utils import logging as transformers_logging
 
 from evaluation_tasks import KINDS, longest_tokens, make, words
@@ -46,6 +44,7 @@ from sidewinder.export.write import write_model
 from sidewinder.model import LanguageModel, init_weights
 from sidewinder.model.checkpoint import ModelInfo
 from sidewinder.tokenizer import load
+from sidewinder.tokenizer.train import train_pieces
 from timing import machine
 
 TOKENIZER_BYTES = 6_000_000
@@ -95,22 +94,7 @@ def train_tokenizer(path: Path, pieces: int) -> None:
         size += len(text)
         if size > TOKENIZER_BYTES:
             break
-    SentencePieceTrainer.train(
-        sentence_iterator=iter(lines),
-        model_writer=(model := io.BytesIO()),
-        model_type="bpe",
-        vocab_size=pieces,
-        hard_vocab_limit=False,
-        character_coverage=0.999,
-        byte_fallback=True,
-        split_digits=True,
-        normalization_rule_name="identity",
-        add_dummy_prefix=False,
-        remove_extra_whitespaces=False,
-        allow_whitespace_only_pieces=True,
-        minloglevel=2,
-    )
-    path.write_bytes(model.getvalue())
+    path.write_bytes(train_pieces(lines, pieces, 0.999, exactly=False))
 
 
 @torch.no_grad()

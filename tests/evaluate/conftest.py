@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import io
 import json
 import sysconfig
 from collections.abc import Callable
@@ -13,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from sentencepiece import SentencePieceProcessor, SentencePieceTrainer
+from sentencepiece import SentencePieceProcessor
 
 from sidewinder.config.load import parse_study
 from sidewinder.config.model import ModelConfig
@@ -23,6 +22,7 @@ from sidewinder.graph import Graph, Stage
 from sidewinder.model import LanguageModel, init_weights
 from sidewinder.model.checkpoint import save_model
 from sidewinder.record import Job
+from sidewinder.tokenizer.train import train_pieces, train_tokenizer
 from sidewinder.tokens.indexed import IndexedWriter
 
 STDLIB = Path(sysconfig.get_path("stdlib"))
@@ -150,22 +150,8 @@ def texts() -> list[str]:
 @pytest.fixture(scope="session")
 def tokenizer(texts: list[str]) -> SentencePieceProcessor:
     """Trained with the options of the study's tokenizer (tokenizer/train.py)."""
-    model = io.BytesIO()
-    SentencePieceTrainer.train(
-        sentence_iterator=(line for text in texts for line in text.split("\n")),
-        model_writer=model,
-        model_type="bpe",
-        vocab_size=600,
-        character_coverage=0.99,
-        byte_fallback=True,
-        split_digits=True,
-        normalization_rule_name="identity",
-        add_dummy_prefix=False,
-        remove_extra_whitespaces=False,
-        allow_whitespace_only_pieces=True,
-        minloglevel=2,
-    )
-    return SentencePieceProcessor(model_proto=model.getvalue())
+    lines = (line for text in texts for line in text.split("\n"))
+    return SentencePieceProcessor(model_proto=train_pieces(lines, 600, 0.99))
 
 
 @pytest.fixture(scope="session")
@@ -211,7 +197,6 @@ def graph(texts: list[str], tmp_path_factory: pytest.TempPathFactory) -> Graph:
     from sidewinder.corpus.build import (
         build_source,
     )  # Here, so that tests on a GPU need no libraries for cleaning text.
-    from sidewinder.tokenizer.train import train_tokenizer
     from sidewinder.tokens.blend import write_blend
     from sidewinder.tokens.encode import encode_shard
 

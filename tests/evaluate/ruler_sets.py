@@ -5,7 +5,6 @@ Each paragraph has an answer that no other text has, so that a prompt without it
 
 from __future__ import annotations
 
-import io
 import json
 import random
 import sysconfig
@@ -13,9 +12,10 @@ from pathlib import Path
 from pydoc_data.topics import topics
 from typing import Any
 
-from sentencepiece import SentencePieceProcessor, SentencePieceTrainer
+from sentencepiece import SentencePieceProcessor
 
 from sidewinder.tokenizer.fast import Gigatoken
+from sidewinder.tokenizer.train import train_pieces
 
 from .local_sets import essay, words, write
 
@@ -73,23 +73,9 @@ def large_tokenizer(path: Path) -> SentencePieceProcessor:
     """Trained on Python's documentation and sources, and on RULER's own sentences, whose words all large ones have."""
     sources = [file.read_text(errors="ignore") for file in sorted(Path(sysconfig.get_path("stdlib")).glob("*.py"))[:60]]
     noise = "The grass is green. The sky is blue. The sun is yellow. Here we go. There and back again."
-    model = io.BytesIO()
-    SentencePieceTrainer.train(
-        sentence_iterator=(line for text in [*topics.values(), *sources, *[noise] * 50] for line in text.split("\n")),
-        model_writer=model,
-        model_type="bpe",
-        vocab_size=16_000,
-        character_coverage=0.99,
-        byte_fallback=True,
-        split_digits=True,
-        normalization_rule_name="identity",
-        add_dummy_prefix=False,
-        remove_extra_whitespaces=False,
-        allow_whitespace_only_pieces=True,
-        minloglevel=2,
-    )
-    path.write_bytes(model.getvalue())
-    return SentencePieceProcessor(model_proto=model.getvalue())
+    lines = (line for text in [*topics.values(), *sources, *[noise] * 50] for line in text.split("\n"))
+    path.write_bytes(train_pieces(lines, 16_000, 0.99))
+    return SentencePieceProcessor(model_file=str(path))
 
 
 class Large:

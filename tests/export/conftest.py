@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import io
 import sysconfig
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from sentencepiece import SentencePieceProcessor, SentencePieceTrainer
+from sentencepiece import SentencePieceProcessor
 
 from sidewinder.config.load import parse_study
 from sidewinder.config.model import ModelConfig
@@ -18,7 +17,7 @@ from sidewinder.graph import Graph, Stage
 from sidewinder.model import LanguageModel, init_weights
 from sidewinder.model.checkpoint import ModelInfo, save_model
 from sidewinder.record import Job
-from sidewinder.tokenizer.train import train_tokenizer
+from sidewinder.tokenizer.train import train_pieces, train_tokenizer
 from sidewinder.tokens.blend import write_blend
 from sidewinder.tokens.encode import encode_shard
 
@@ -123,22 +122,8 @@ def texts() -> list[str]:
 @pytest.fixture(scope="session")
 def tokenizer(texts: list[str]) -> SentencePieceProcessor:
     """Trained with the options of the study's tokenizer (tokenizer/train.py)."""
-    model = io.BytesIO()
-    SentencePieceTrainer.train(
-        sentence_iterator=(line for text in texts for line in text.split("\n")),
-        model_writer=model,
-        model_type="bpe",
-        vocab_size=1000,
-        character_coverage=0.99,
-        byte_fallback=True,
-        split_digits=True,
-        normalization_rule_name="identity",
-        add_dummy_prefix=False,
-        remove_extra_whitespaces=False,
-        allow_whitespace_only_pieces=True,
-        minloglevel=2,
-    )
-    return SentencePieceProcessor(model_proto=model.getvalue())
+    lines = (line for text in texts for line in text.split("\n"))
+    return SentencePieceProcessor(model_proto=train_pieces(lines, 1000, 0.99))
 
 
 @pytest.fixture(scope="session")

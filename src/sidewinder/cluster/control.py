@@ -76,7 +76,7 @@ class Controller:
 
     def finished(self) -> bool:
         """Whether the stage has the record that is wanted; one that Snakemake deleted is put back."""
-        return stage_job(self.graph, self.stage).restore()
+        return stage_job(self.stage).restore()
 
     def say(self, message: str) -> None:
         """Tells what changed, once."""

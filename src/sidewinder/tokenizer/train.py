@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import io
 import re
+from collections.abc import Iterable
 
 import sentencepiece
 
@@ -57,33 +58,42 @@ def train_tokenizer(graph: Graph) -> None:
 
 def train(sample: Sample, config: Tokenizer) -> bytes:
     """Trains on the sample's lines and returns the model file's content."""
-    model = io.BytesIO()
     try:
-        sentencepiece.SentencePieceTrainer.train(
-            sentence_iterator=iter(sample),
-            model_writer=model,
-            model_type="bpe",
-            vocab_size=config.vocab_size,
-            hard_vocab_limit=True,
-            character_coverage=config.character_coverage,
-            byte_fallback=True,
-            split_digits=True,
-            normalization_rule_name="identity",
-            add_dummy_prefix=False,
-            remove_extra_whitespaces=False,
-            allow_whitespace_only_pieces=True,
-            max_sentence_length=1 << 24,
-            unk_id=UNKNOWN,
-            bos_id=BEGIN,
-            eos_id=END,
-            pad_id=-1,
-            num_threads=THREADS,
-            minloglevel=2,
-        )
+        return train_pieces(sample, config.vocab_size, config.character_coverage)
     except RuntimeError as error:
         if sample.failure:
             raise sample.failure from None
         raise _explained(str(error), sample, config) from error
+
+
+def train_pieces(lines: Iterable[str], pieces: int, coverage: float, *, exactly: bool = True) -> bytes:
+    """A SentencePiece model file of so many pieces (or, not `exactly`, at most).
+
+    The rarest characters, beyond the share `coverage` of the text, are spelled in bytes. Raises SentencePiece's
+    RuntimeError where the lines do not give the pieces.
+    """
+    model = io.BytesIO()
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter(lines),
+        model_writer=model,
+        model_type="bpe",
+        vocab_size=pieces,
+        hard_vocab_limit=exactly,
+        character_coverage=coverage,
+        byte_fallback=True,
+        split_digits=True,
+        normalization_rule_name="identity",
+        add_dummy_prefix=False,
+        remove_extra_whitespaces=False,
+        allow_whitespace_only_pieces=True,
+        max_sentence_length=1 << 24,
+        unk_id=UNKNOWN,
+        bos_id=BEGIN,
+        eos_id=END,
+        pad_id=-1,
+        num_threads=THREADS,
+        minloglevel=2,
+    )
     return model.getvalue()
 
 

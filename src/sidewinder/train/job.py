@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from sidewinder.graph import Graph, Stage
+from sidewinder.graph import Stage
 from sidewinder.record import RECORD, Artifact, Job, digest, outputs_of
 
 
-def stage_job(graph: Graph, stage: Stage) -> Job:
+def stage_job(stage: Stage) -> Job:
     """The job of a pretraining or an extension. Raises CorruptArtifact where an upstream record cannot be read."""
     parent: list[Artifact] = []
     if stage.parent is not None:

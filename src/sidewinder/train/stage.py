@@ -40,7 +40,7 @@ def run_stage(graph: Graph, stage: Stage, fill: Fill) -> None:
     training = stage.training
     device = prepare_torch(training)
     with join(training.mesh, device, timeout_s=training.hang_timeout_s) as world:
-        job = world.alone_first(lambda: stage_job(graph, stage))
+        job = world.alone_first(lambda: stage_job(stage))
         with job if world.first else nullcontext(job):
             # The first process may wait for whoever makes the same stage, and reads all inputs.
             with world.patience():
