@@ -194,12 +194,14 @@ def test_killed_controllers_submit_one_job(cluster: Cluster, local: Path, tmp_pa
     until(90, "training", lambda: killed.step() > 2)
     until(60, "a controller to attach", lambda: killed.attached(2))
     killed.kill(controller)
-    # Queued again.
-    cluster.run("scontrol", "requeue", str(killed.ledger.submissions()[-1].job))
+    # Queued again, and held there: a busy machine's controller may take longer to come than Slurm to start the job.
+    job = str(killed.ledger.submissions()[-1].job)
+    cluster.run("scontrol", "requeuehold", job)
     controller = killed.start(**slow)
     until(60, "a controller to attach", lambda: killed.attached(3))
     killed.kill(controller)
     assert killed.starts() == 1
+    cluster.run("scontrol", "release", job)
     # Just finished: the controller sees nothing of it before it dies.
     controller = killed.start(**slow)
     until(60, "a controller to attach", lambda: killed.attached(4))
