@@ -167,7 +167,8 @@ class Job:
         self._lock.__enter__()
         self._started = time.time()
         for part in self.folder.glob(".*.part"):  # Of processes that were killed: whoever writes here holds the lock.
-            part.unlink()
+            if part.is_file():  # A folder is of an import or conversion to here, which takes no lock.
+                part.unlink()
         self.finished = self.restore()
         if not self.finished:
             (self.folder / KEPT).unlink(missing_ok=True)

@@ -42,6 +42,7 @@ def test_meshes_that_fit(mesh: dict[str, int]) -> None:
         ({"tensor": 8}, {}, "mesh.tensor (8) must divide mlp.size (60)"),
         ({"context": 5}, {}, "mesh.tensor x mesh.context (5) must divide context_tokens (96)"),
         ({"data": 4, "replicas": 3}, {}, "mesh.replicas (3) must divide mesh.data (4)"),
+        ({"replicas": 2}, {}, "mesh.replicas (2) must divide mesh.data (1)"),
         ({"context": 32}, {}, "(32) must divide hidden_size (48)"),
         ({"data": 4}, {"micro": 4}, "mesh.data x micro_batch_sequences (4 x 4) must divide batch_sequences (24)"),
         ({"data": 4}, {"batch_sequences": 6}, "mesh.data (4) must divide batch_sequences (6)"),

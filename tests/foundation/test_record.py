@@ -116,6 +116,14 @@ def test_what_a_killed_process_left_half_written_is_removed(tmp_path: Path) -> N
     assert sorted(path.name for path in folder.iterdir()) == [".lock", ".record.json", "out.txt", "record.json"]
 
 
+def test_a_conversion_into_a_jobs_folder_is_left_alone(tmp_path: Path) -> None:
+    """It writes into a folder of its own, beside the job's files, and may be killed there."""
+    part = tmp_path / "job" / ".converted.part"
+    part.mkdir(parents=True)
+    assert start(tmp_path / "job", 0).wait(timeout=30) == 0
+    assert part.is_dir()
+
+
 def test_second_process_waits_for_the_first_and_repeats_nothing(tmp_path: Path) -> None:
     first = start(tmp_path / "job", 3)
     assert first.stdout

@@ -101,3 +101,30 @@ def test_an_asynchronous_save_is_what_was_there(
         fresh.saver.restore(described(folder), tensors)
         step = int(folder.name.removeprefix("step-"))
         assert all(torch.equal(value, kept[step][name]) for name, value in tensors.items())
+
+
+@pytest.mark.parametrize("what", ["weights", "exp_avg_sq"])
+def test_one_number_that_is_not_finite_is_found_before_a_save(
+    what: str, tmp_path: Path, make_graph: Make, make_trainer: Make, stage_of: Make
+) -> None:
+    """The run goes back to the save before, which was written beside training, and ends as an undisturbed one."""
+    graph = make_graph(wide=True, device="cuda", deterministic=True)
+    stage = stage_of(graph, "hybrid")
+    make_trainer(graph, stage, tmp_path / "whole").run()
+    trainer = make_trainer(graph, stage, tmp_path / "run")
+    update, left = trainer.engine.update, [6]
+
+    def spoiling(step: int, norm: float) -> None:
+        update(step, norm)
+        if step in left:
+            left.remove(step)
+            parameter = trainer.engine.parameters[3]
+            value = parameter.detach() if what == "weights" else trainer.engine.optimizer.state[parameter][what]
+            value.view(-1)[-1] = torch.nan
+
+    trainer.engine.update = spoiling
+    trainer.run()
+    events = read_metrics(tmp_path / "run/metrics.jsonl").events
+    returns = [(event["step"], event["from_step"]) for event in events if event["event"] == "rollback"]
+    assert returns == [(6, 4)]
+    assert losses(tmp_path / "run") == losses(tmp_path / "whole")

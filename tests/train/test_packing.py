@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from tests.train.conftest import EXTENSION, VOCABULARY, study_values, write_blend
@@ -16,6 +17,7 @@ from sidewinder.graph import Graph
 from sidewinder.model import LanguageModel, flops_per_token, init_weights
 from sidewinder.record import read_record
 from sidewinder.tokens.loader import IGNORED, BlendLoader
+from sidewinder.tokens.schedule import Schedule
 from sidewinder.train.batch import document_starts
 from sidewinder.train.engine import Engine, seen_keys
 from sidewinder.train.extend import extend
@@ -100,3 +102,20 @@ def test_keys_are_those_of_the_tokens_own_documents(make_graph: Make, stage_of: 
     assert seen_keys(engine.batches, training) == pytest.approx(sum(seen) / len(seen), rel=1e-12)
     own = flops_per_token(engine.model.config, VOCABULARY, training.context_tokens)
     assert engine.meter.flops_per_token < own
+
+
+def test_keys_are_those_of_all_sources_at_any_length_of_the_stage(make_graph: Make, stage_of: Make) -> None:
+    """Sequences 144 apart, as 64 of them lie in 9,216, are nearly all of one of two sources."""
+    training = stage_of(make_graph(reset_documents=True, budget_tokens=9216 * 32), "transformer").training
+    schedule = Schedule([0.5, 0.5], 0)
+
+    class TwoSources:
+        """One of documents as long as a sequence, one of documents of one token."""
+
+        eos = 2
+
+        def sequences(self, first: int, count: int) -> tuple[np.ndarray, np.ndarray]:
+            tokens_BL = np.repeat(np.where(schedule.sources(first, count), 2, 3)[:, None], 32, axis=1)
+            return tokens_BL, tokens_BL
+
+    assert seen_keys(TwoSources(), training) == pytest.approx((16.5 + 1) / 2, rel=0.1)  # type: ignore[arg-type]

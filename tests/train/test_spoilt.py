@@ -80,6 +80,26 @@ def test_save_that_is_spoilt_though_finite_gives_way_to_the_one_before(made: Mak
     assert_as_if_nothing_was(trainer, whole)
 
 
+def test_fault_that_shows_at_the_last_step_is_not_published(made: Make) -> None:
+    """The weights are huge after step 11: step 12 fails, and no step comes after it that would fail as well."""
+    whole, trainer = made("whole"), spoil(made("run"), 11, HUGE)
+    whole.run()
+    trainer.run()
+    assert returns(trainer.folder) == [(12, 10)]
+    assert_as_if_nothing_was(trainer, whole)
+
+
+def test_last_batch_that_is_too_much_is_skipped_after_replays(made: Make) -> None:
+    trainer = made("run")
+    gradients = trainer.engine.gradients
+    trainer.engine.gradients = lambda step, beat: gradients(step, beat) * (NAN if step == 12 else 1.0)
+    trainer.run()
+    assert returns(trainer.folder) == [(12, 10), (12, 8)]
+    assert [event["step"] for event in metrics(trainer.folder).events if event["event"] == "skip"] == [12]
+    assert len(metrics(trainer.folder).steps) == 11
+    assert metrics(trainer.folder).events[-1]["event"] == "end"
+
+
 def test_fault_that_returns_stops_and_names_what_was_tried(made: Make) -> None:
     trainer = spoil(made("run"), 6, NAN, times=99)
     with pytest.raises(TrainingDiverged) as caught:

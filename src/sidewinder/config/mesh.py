@@ -58,10 +58,10 @@ def misfits(
         for name, size in listed
         if size % parts[key]
     ]
+    shards = mesh.data // mesh.replicas * mesh.context
     if mesh.data % mesh.replicas:
         found.append(f"mesh.replicas ({mesh.replicas}) must divide mesh.data ({mesh.data})")
-    shards = mesh.data // mesh.replicas * mesh.context
-    if set(model.layers) & set("mM") and model.hidden_size % shards:
+    elif set(model.layers) & set("mM") and model.hidden_size % shards:
         # Mamba's input projection is sharded by its columns, which must be of equal number.
         found.append(
             f"mesh.data / mesh.replicas x mesh.context ({shards}) must divide hidden_size ({model.hidden_size:,})"

@@ -48,8 +48,9 @@ class Batches(Protocol):
         """Where in the data a sequence lies, for messages."""
 
 
-SAMPLED = 64
-"""Sequences that tell how long documents are."""
+RUNS, RUN = 8, 16
+"""Runs of sequences that tell how long documents are, and the sequences of each: in a row they come from all sources by
+their shares, which sequences at equal distances need not."""
 
 
 @dataclass
@@ -151,12 +152,13 @@ class Engine:
 def seen_keys(batches: Batches, training: Training) -> float | None:
     """Keys that attention sees from a token on average where it sees one document alone; None where it sees all before.
 
-    Taken from SAMPLED sequences spread evenly over the stage, which other processes and later starts read alike.
+    Taken from RUNS of sequences spread evenly over the stage, which other processes and later starts read alike.
     """
     if not training.reset_documents:
         return None
-    seen = 0
-    places = {training.sequences * place // SAMPLED for place in range(SAMPLED)}
+    seen, total = 0, training.sequences
+    firsts = [total * run // RUNS for run in range(RUNS)]
+    places = {place for first in firsts for place in range(first, min(first + RUN, total))}
     for place in places:
         inputs_BL, _ = batches.sequences(place, 1)
         starts = document_starts(torch.from_numpy(inputs_BL), batches.eos)[0].nonzero()[:, 0]

@@ -153,7 +153,8 @@ class Trainer:
         if math.isfinite(sums.loss) and math.isfinite(sums.norm):
             return self.policy.decide(step, sums.loss, sums.norm)
         self.keeper.finish()
-        return self.policy.decide(step, sums.loss, sums.norm, self.keeper.kept())
+        last = step == self.training.steps
+        return self.policy.decide(step, sums.loss, sums.norm, self.keeper.kept(), last=last)
 
     def _go_back(self, step: int, sums: Sums, decision: Decision, progress: Progress) -> int:
         """Goes back to the save that the policy chose, and returns its step; raises TrainingDiverged where it stops."""

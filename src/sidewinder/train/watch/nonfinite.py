@@ -65,10 +65,11 @@ class NonFinitePolicy:
             elif event["event"] == ROLLBACK:
                 self.returns.append((event["step"], event["from_step"]))
 
-    def decide(self, step: int, loss: float, norm: float, kept: Sequence[int] = ()) -> Decision:
+    def decide(self, step: int, loss: float, norm: float, kept: Sequence[int] = (), *, last: bool = False) -> Decision:
         """What to do with a step, given its loss and gradient norm; `kept` are the steps of the saves there are.
 
-        A step that an earlier attempt or the pass before a rollback skipped does not count twice.
+        A step that an earlier attempt or the pass before a rollback skipped does not count twice. The last one is only
+        skipped where no replay is left to try: no step comes after it to show whether the weights are what is wrong.
         """
         if math.isfinite(loss) and math.isfinite(norm):
             self.in_a_row = 0
@@ -76,6 +77,10 @@ class NonFinitePolicy:
         if used_up := self._used_up(step):
             why = f"{self.in_a_row} steps in a row and {len(self.skipped)} in all were skipped"
             return self._go_back(step, why, used_up, kept)
+        if last:
+            replay = self._go_back(step, "it is the last step, after which spoilt weights would not show", (), kept)
+            if replay.action is Action.ROLL_BACK:
+                return replay
         self.in_a_row += 1
         self.skipped.add(step)
         return Decision(
