@@ -29,13 +29,13 @@ from sidewinder.evaluate.mendable import OutOfMemory, ran_out_of_memory
 from sidewinder.evaluate.opened import open_subject
 from sidewinder.evaluate.prefix import Batch, plan, score_batch
 from sidewinder.evaluate.ranks import Ranks, join
-from sidewinder.evaluate.scoring import BATCH_TOKENS, Item, device_of
+from sidewinder.evaluate.scoring import BATCH_TOKENS, Item, device_of, state_tokens
 from sidewinder.evaluate.subject import Subject
 from sidewinder.progress import Progress
 
 MOST_GENERATED_TOKENS = 256  # As lm-eval's `hf`, where a task does not say.
 CACHE_TOKENS = {"cpu": 4_096, "cuda": 65_536}
-"""Tokens that are in the caches at once: prompts and answers, or texts with a common beginning."""
+"""Tokens in the caches at once, states counted as such: prompts and answers, or texts with a common beginning."""
 Pair = tuple[tuple[str, str], list[int], list[int]]
 Answers = dict[str, Any]
 OUT_OF_MEMORY = ""
@@ -80,6 +80,7 @@ class SidewinderLM(TemplateLM):
         kind = device_of(self.subject.model).type
         self.batch_tokens = int(batch_tokens or BATCH_TOKENS[kind])
         self.cache_tokens = int(batch_tokens or CACHE_TOKENS[kind])
+        self.state_tokens = state_tokens(self.subject.model)
         self.journal = journal or Journal()
         self.truncated = 0
 
@@ -155,7 +156,7 @@ class SidewinderLM(TemplateLM):
             places = {key: place for place, key in enumerate(keys) if key not in self.journal}
             asked, names = [items[place] for place in places.values()], list(places)
             common = [families[place] for place in places.values()]
-            batches = plan(asked, common, self.batch_tokens, self.cache_tokens)
+            batches = plan(asked, common, self.batch_tokens, self.cache_tokens, self.state_tokens)
             return [Step(batch.cost_tokens, partial(self._scored, asked, names, batch)) for batch in batches]
 
         self._answer(what, "token", steps)
@@ -211,7 +212,7 @@ class SidewinderLM(TemplateLM):
 
         def steps() -> list[Step]:
             missing = {one.key: one for one in asked if one.key not in self.journal}
-            batches = plan_generation(list(missing.values()), self.cache_tokens)
+            batches = plan_generation(list(missing.values()), self.cache_tokens, self.state_tokens)
             return [Step(len(batch), partial(self._generated, batch)) for batch in batches]
 
         self._answer("generation", "sample", steps)
