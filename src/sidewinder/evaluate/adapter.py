@@ -18,7 +18,7 @@ import torch
 from lm_eval.api.instance import Instance
 from lm_eval.api.model import TemplateLM
 from lm_eval.api.registry import register_model
-from lm_eval.models.utils import normalize_gen_kwargs
+from lm_eval.models.utils import normalize_gen_kwargs, postprocess_generated_text
 from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
 
 from sidewinder.errors import EvaluationError
@@ -238,7 +238,7 @@ class SidewinderLM(TemplateLM):
         tokens = generate_greedily(
             self.subject.model, prompts, batch[0].most_tokens, self._ends(stops), lambda row: batch[row].name
         )
-        texts = [cut_at(self.tok_decode(continuation), stops) for continuation in tokens]
+        texts = [postprocess_generated_text(self.tok_decode(continuation), stops, None) for continuation in tokens]
         return {one.key: text for one, text in zip(batch, texts, strict=True)}
 
     def _generation_settings(self, settings: dict[str, Any]) -> tuple[list[str], int]:
@@ -284,9 +284,3 @@ def fitted(tokens: list[int], room: int, task: str | None) -> list[int]:
         return tokens[-room:]
     last = room // 2
     return tokens[: room - last] + tokens[len(tokens) - last :]
-
-
-def cut_at(text: str, stops: list[str]) -> str:
-    """The text before the first stop string in it."""
-    ends = [text.find(stop) for stop in stops if stop and stop in text]
-    return text[: min(ends)] if ends else text
