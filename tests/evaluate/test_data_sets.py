@@ -17,6 +17,7 @@ from sidewinder.errors import EvaluationError
 from sidewinder.evaluate import harness, loading, ruler
 from sidewinder.evaluate.hub_data import HubData
 from sidewinder.evaluate.local_data import LocalData, MissingData
+from sidewinder.evaluate.mendable import Mendable
 from sidewinder.evaluate.presets import Unit
 from sidewinder.evaluate.subject import Subject
 from sidewinder.record import digest, file_digest
@@ -150,6 +151,16 @@ def test_the_hub_is_asked_once_of_a_data_set_also_where_it_is_silent(
         hub.load_dataset(lambda *given, **settings: {}, "cais/mmlu", name)
     assert asked == ["cais/mmlu"]
     assert hub.used == dict.fromkeys(["cais/mmlu/anatomy", "cais/mmlu/virology"], "unknown")
+
+
+def test_a_cache_with_another_revision_is_not_mixed_with_what_is_done(branches: Branches) -> None:
+    """`datasets` gives what it has in its cache where the hub is out of reach, whichever revision is asked for."""
+    cached = SimpleNamespace(cache_files=[{"filename": f"/cache/piqa/default/0.0.0/{'b' * 40}/piqa-test.arrow"}])
+    hub = HubData()
+    assert hub.unchanged({"baber/piqa/default": "a" * 40})
+    with pytest.raises(Mendable, match=rf"baber/piqa/default is {'b' * 40} here, and was {'a' * 40} when"):
+        hub.load_dataset(lambda *given, **settings: cached, "baber/piqa")
+    assert HubData().load_dataset(lambda *given, **settings: cached, "baber/piqa") is cached
 
 
 def test_a_file_of_questions_without_a_revision_is_recorded_by_its_content(

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from sidewinder.evaluate.local_data import DEFAULT
+from sidewinder.evaluate.mendable import Mendable
 from sidewinder.record import digest
 
 UNKNOWN = "unknown"
@@ -88,6 +89,13 @@ class HubData:
         return self._told[path, asked]
 
     def _use(self, key: str, revision: str) -> None:
+        """Raises Mendable where it was another one before, as `datasets` reads of its cache what it has, unasked."""
+        before = self._pinned.get(key, UNKNOWN)
+        if before not in (UNKNOWN, revision):
+            raise Mendable(
+                f"{key} is {revision} here, and was {before} when the suite's other tasks read it",
+                remedy="run it where the hub can be reached, or delete the suite's folder to do all its tasks again",
+            )
         self.used[key] = self._pinned[key] = revision
 
 
