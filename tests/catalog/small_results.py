@@ -209,11 +209,12 @@ def evaluate(graph: Graph, stage: Stage, suite: str, *, shift: float = 0.0) -> N
     with Job(folder, "evaluate", name, {"suite": suite}, inputs) as job:
         if job.finished:
             return
-        content = {"suite": suite, "kind": graph.study.suites[suite].kind, "versions": {"suite": "1"}}
-        scores = _bits(stage) if suite == "heldout" else _exact(stage)
+        kind = graph.study.suites[suite].kind
+        content = {"suite": suite, "kind": kind, "versions": {"suite": "1"}}
+        scores = _bits(stage) if kind == "bits_per_byte" else _exact(stage)
         content["scores"] = [score | {"value": score["value"] + shift} for score in scores]
         job.output("scores", write(folder / "scores.json", json.dumps(content)))
-        samples = _documents(stage, shift) if suite == "heldout" else _questions(stage, shift)
+        samples = _documents(stage, shift) if kind == "bits_per_byte" else _questions(stage, shift)
         write_samples(folder / "samples.parquet", samples)
         job.output("samples", folder / "samples.parquet")
         if suite == "phonebook":

@@ -187,12 +187,15 @@ def test_positions_are_those_of_the_questions(built: Graph) -> None:
 def test_suites_of_the_same_task_are_not_taken_for_seeds(small: ModuleType, tmp_path: Path) -> None:
     values = small.study_values(tmp_path / "results", extensions=[], export=False)
     values["suites"]["other"] = values["suites"]["phonebook"] | {"seed": 2}
-    graph = small.graph_of(values | {"evaluate": ["phonebook", "other"]})
+    values["suites"]["more"] = values["suites"]["heldout"] | {"tokens_per_source": 9}
+    graph = small.graph_of(values | {"evaluate": ["phonebook", "other", "heldout", "more"]})
     small.fill_text(graph)
     for stage in graph.stages:
         small.train(graph, stage)
         small.evaluate(graph, stage, "phonebook")
         small.evaluate(graph, stage, "other", shift=0.125)
+        small.evaluate(graph, stage, "heldout")
+        small.evaluate(graph, stage, "more", shift=0.125)
     build_catalog(graph.results, graph.catalog, graph.records)
     lengths = query(graph.results, "lengths", {"model": "plain"})
     assert lengths.columns[:2] == ["suite", "task"]
@@ -208,8 +211,13 @@ def test_suites_of_the_same_task_are_not_taken_for_seeds(small: ModuleType, tmp_
         ("other", 0.375, 16),
         ("phonebook", 0.25, 16),
     ]
-    for name in ("lengths", "positions"):
-        assert {row["suite"] for row in query(graph.results, name, {"suite": "other"}).records()} == {"other"}
+    bits = [row for row in query(graph.results, "bpb", {"model": "plain"}).records() if row["source"] == "blend"]
+    assert [(row["suite"], row["bits_per_byte"], row["seeds"]) for row in bits] == [
+        ("heldout", 2.5, 1),
+        ("more", 2.625, 1),
+    ]
+    for name, suite in (("lengths", "other"), ("positions", "other"), ("bpb", "more")):
+        assert {row["suite"] for row in query(graph.results, name, {"suite": suite}).records()} == {suite}
 
 
 def test_the_error_by_place_takes_a_prompts_questions_as_one(built: Graph) -> None:

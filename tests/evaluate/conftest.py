@@ -7,7 +7,7 @@ import json
 import sysconfig
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -24,6 +24,9 @@ from sidewinder.model.checkpoint import save_model
 from sidewinder.record import Job
 from sidewinder.tokenizer.train import train_pieces, train_tokenizer
 from sidewinder.tokens.indexed import IndexedWriter
+
+if TYPE_CHECKING:
+    from .ruler_sets import Large
 
 STDLIB = Path(sysconfig.get_path("stdlib"))
 MAMBA2 = {"state_size": 8, "head_size": 16, "groups": 2, "chunk": 16}
@@ -245,3 +248,18 @@ def make_checkpoint(stage: Stage) -> None:
         job.output("checkpoint", weights)
         job.output("model_config", description)
         job.facts = {"parameters": sum(parameter.numel() for parameter in model.parameters()), "final_loss": 6.5}
+
+
+@pytest.fixture(scope="session")
+def ruler_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A data folder with what RULER's tasks read."""
+    from .ruler_sets import write_ruler
+
+    return write_ruler(tmp_path_factory.mktemp("ruler"))
+
+
+@pytest.fixture(scope="session")
+def large(tmp_path_factory: pytest.TempPathFactory) -> Large:
+    from .ruler_sets import Large  # Here, so that tests on a GPU need no fast tokenizer.
+
+    return Large(tmp_path_factory.mktemp("large"))

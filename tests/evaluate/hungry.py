@@ -14,7 +14,7 @@ class Hungry(torch.nn.Module):
     def __init__(self, model: Any, most: int, holds: float = float("inf")) -> None:
         super().__init__()
         self.model, self.most, self.holds, self.vocab_size = model, most, holds, model.vocab_size
-        self.new_cache, self.logits = model.new_cache, model.logits
+        self.new_cache, self.logits, self.config = model.new_cache, model.logits, model.config
 
     def hidden(self, tokens_BL: torch.Tensor, *others: Any) -> torch.Tensor:
         held = tokens_BL.shape[0] * others[0].tokens if others else 0

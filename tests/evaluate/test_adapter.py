@@ -74,11 +74,13 @@ def test_generations_equal_those_of_hf(pair: tuple[SidewinderLM, HFLM], texts: l
     arguments = [(text[:length], plain) for text, length in zip(texts, (12, 40, 40, 200, 900), strict=False)]
     first = ours.generate_until(requests("generate_until", arguments), disable_tqdm=True)
     stops = [{**plain, "until": [made[5:8], "never said"]} for made in first]
-    arguments += [(context, stop) for (context, _), stop in zip(arguments, stops, strict=True)]
+    stops += [{**plain, "until": [made[7:8], made[5:8]]} for made in first]  # hf cuts at each in their order.
+    arguments += [(context, stop) for (context, _), stop in zip(arguments * 2, stops, strict=True)]
     arguments += [(texts[0][:40], {"until": ["never said"], name: 7}) for name in ("max_new_tokens", "max_tokens")]
     found = ours.generate_until(requests("generate_until", arguments), disable_tqdm=True)
     assert found[:5] == first
     assert [len(text) for text in found[5:10]] <= [5] * 5
+    assert 7 in [len(text) for text in found[10:15]]
     assert found == theirs.generate_until(requests("generate_until", arguments), disable_tqdm=True)
 
 

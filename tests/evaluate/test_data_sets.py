@@ -17,6 +17,7 @@ from sidewinder.errors import EvaluationError
 from sidewinder.evaluate import harness, loading, ruler
 from sidewinder.evaluate.hub_data import HubData
 from sidewinder.evaluate.local_data import LocalData, MissingData
+from sidewinder.evaluate.mendable import Mendable
 from sidewinder.evaluate.presets import Unit
 from sidewinder.evaluate.subject import Subject
 from sidewinder.record import digest, file_digest
@@ -104,16 +105,62 @@ def test_data_of_the_hub_is_read_at_one_revision_which_is_recorded(
     assert newest.facts["datasets"]["baber/piqa/default"] == "c" * 40
 
 
-def test_files_of_the_hub_have_revisions_too(branches: Branches, tmp_path: Path) -> None:
-    """SCROLLS' archives are named by their addresses; a file of this machine stays as it is."""
-    address = "zip://qasper/train.jsonl::https://huggingface.co/datasets/tau/scrolls/resolve/{}/qasper.zip"
-    branches.newest["tau/scrolls"] = "d" * 40
+ZIP = "zip://qasper/train.jsonl::https://huggingface.co/datasets/tau/scrolls/resolve/{}/qasper.zip"
+
+
+@pytest.mark.parametrize(
+    ("path", "files", "read", "used"),
+    [
+        ("json", {"train": ZIP.format("main")}, {"train": ZIP.format("d" * 40)}, {"tau/scrolls/qasper": "d" * 40}),
+        (
+            *("json", {"test": "hf://datasets/corypaik/prost/data/x.jsonl"}),
+            *(
+                {"test": f"hf://datasets/corypaik/prost@{'e' * 40}/data/x.jsonl"},
+                {"corypaik/prost/data/x.jsonl": "e" * 40},
+            ),
+        ),
+        ("json", ["train.json"], ["train.json"], {}),
+        ("baber/piqa", {"train": "dev/x.csv"}, {"train": "dev/x.csv"}, {"baber/piqa/default": "a" * 40}),
+    ],
+)
+def test_files_of_the_hub_have_revisions_too(
+    branches: Branches, path: str, files: Any, read: Any, used: dict[str, str]
+) -> None:
+    """SCROLLS' archives and others are named by their addresses, MMLU-SR's files by their places in the data set."""
+    branches.newest |= {"tau/scrolls": "d" * 40, "corypaik/prost": "e" * 40}
     seen: list[Any] = []
     hub = HubData()
-    for files in ({"train": address.format("main")}, [str(tmp_path / "train.json")]):
-        hub.load_dataset(lambda *given, **settings: seen.append(settings["data_files"]), "json", data_files=files)
-    assert seen == [{"train": address.format("d" * 40)}, [str(tmp_path / "train.json")]]
-    assert hub.used == {"tau/scrolls/qasper": "d" * 40}
+    hub.load_dataset(lambda *given, **settings: seen.append((given[0], settings)), path, data_files=files)
+    revision = {"revision": "a" * 40} if "/" in path else {}
+    assert seen == [(path, {"data_files": read} | revision)]
+    assert hub.used == used
+
+
+def test_the_hub_is_asked_once_of_a_data_set_also_where_it_is_silent(
+    branches: Branches, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+
+    def silent(path: str, **settings: Any) -> Any:
+        asked.append(path)
+        raise TimeoutError
+
+    monkeypatch.setattr(branches, "dataset_info", silent)
+    hub = HubData()
+    for name in ("anatomy", "virology", "anatomy"):
+        hub.load_dataset(lambda *given, **settings: {}, "cais/mmlu", name)
+    assert asked == ["cais/mmlu"]
+    assert hub.used == dict.fromkeys(["cais/mmlu/anatomy", "cais/mmlu/virology"], "unknown")
+
+
+def test_a_cache_with_another_revision_is_not_mixed_with_what_is_done(branches: Branches) -> None:
+    """`datasets` gives what it has in its cache where the hub is out of reach, whichever revision is asked for."""
+    cached = SimpleNamespace(cache_files=[{"filename": f"/cache/piqa/default/0.0.0/{'b' * 40}/piqa-test.arrow"}])
+    hub = HubData()
+    assert hub.unchanged({"baber/piqa/default": "a" * 40})
+    with pytest.raises(Mendable, match=rf"baber/piqa/default is {'b' * 40} here, and was {'a' * 40} when"):
+        hub.load_dataset(lambda *given, **settings: cached, "baber/piqa")
+    assert HubData().load_dataset(lambda *given, **settings: cached, "baber/piqa") is cached
 
 
 def test_a_file_of_questions_without_a_revision_is_recorded_by_its_content(

@@ -5,10 +5,14 @@ from __future__ import annotations
 import random
 
 import pytest
+import torch
 
+from sidewinder.config.model import ModelConfig
+from sidewinder.evaluate.generation_plan import Asked, plan_generation
 from sidewinder.evaluate.prefix import FEWEST_SHARED_TOKENS, Batch, plan, score_batch
-from sidewinder.evaluate.scoring import Item, SpanScore, score_items
+from sidewinder.evaluate.scoring import Item, SpanScore, score_items, state_tokens
 from sidewinder.evaluate.subject import Subject
+from sidewinder.model import LanguageModel
 
 VOCABULARY = 600
 
@@ -79,6 +83,24 @@ def test_copies_of_a_prefix_are_counted_where_room_is() -> None:
         assert all(len(batch.rows) * max(len(row.inputs) for row in batch.rows) <= held for batch in shared)
         assert bool(shared) == (held > 100)
     assert {2, 4} <= sizes, "families in whole and in part"
+
+
+@pytest.mark.parametrize(
+    ("pattern", "least", "most"), [("*-" * 16, 0, 0), ("M" * 44, 200, 300), ("MMM*----" * 5, 80, 120)]
+)
+def test_states_are_counted_where_room_is(pattern: str, least: int, most: int) -> None:
+    """Of models of 1.2B parameters: a state of Mamba-2's takes 2 MB a layer and sequence, and short texts are many."""
+    sizes = {"hidden_size": 2048, "attention": {"heads": 16, "head_size": 128}, "mlp": {"size": 8192}}
+    with torch.device("meta"):
+        model = LanguageModel(ModelConfig.model_validate({"pattern": pattern, **sizes}), 32_000).bfloat16()
+        state, one = state_tokens(model), model.new_cache(1).nbytes()
+    assert least <= state <= most
+    items, owners = questions(2000, random.Random(3), shortest=25, longest=50)
+    shared = [batch for batch in plan(items, owners, 16_384, 65_536, state) if batch.shared]
+    assert all(len(batch.rows) * (state + max(len(row.inputs) for row in batch.rows)) <= 65_536 for batch in shared)
+    assert max(len(batch.rows) for batch in shared) * one < 25e9
+    asked = [Asked(str(place), "", [1] * 20, 12, ()) for place in range(3000)]
+    assert max(map(len, plan_generation(asked, 65_536, state))) * one < 25e9
 
 
 def test_choices_of_one_token_take_one_row() -> None:

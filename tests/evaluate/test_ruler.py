@@ -24,7 +24,7 @@ from sidewinder.evaluate.task_index import manager_for
 
 from .conftest import random_model
 from .players import Oracle, Player, Silent
-from .ruler_sets import HOTPOT, SQUAD, Large, hotpot, squad, write_questions, write_ruler
+from .ruler_sets import HOTPOT, SQUAD, Large, hotpot, squad, write_questions
 
 SAMPLES = {4096: 50, 8192: 5, 16_384: 5, 32_768: 5, 65_536: 5, 131_072: 5}
 QUESTIONS = ("ruler_qa_squad", "ruler_qa_hotpot")
@@ -32,22 +32,12 @@ Make = Callable[..., list[dict[str, Any]]]
 
 
 @pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_ruler(tmp_path_factory.mktemp("ruler"))
-
-
-@pytest.fixture(scope="module")
-def large(tmp_path_factory: pytest.TempPathFactory) -> Large:
-    return Large(tmp_path_factory.mktemp("large"))
-
-
-@pytest.fixture(scope="module")
-def made(data: Path, large: Large) -> Make:
+def made(ruler_data: Path, large: Large) -> Make:
     """SAMPLES of a task at a length, each made once."""
 
     @cache
     def make(task: str, length: int) -> list[dict[str, Any]]:
-        return ruler.make(task, length, SAMPLES[length], large.encode, seed=3, data=LocalData(data))
+        return ruler.make(task, length, SAMPLES[length], large.encode, seed=3, data=LocalData(ruler_data))
 
     return make
 
@@ -66,9 +56,9 @@ def test_prompts_fill_their_length_and_hold_the_answer(length: int, made: Make, 
         assert not any(sample["skipped"] for sample in samples)
 
 
-def test_a_small_vocabulary_is_filled_too(data: Path, hybrid: Subject) -> None:
+def test_a_small_vocabulary_is_filled_too(ruler_data: Path, hybrid: Subject) -> None:
     for task in RULER:
-        for sample in ruler.make(task, 4096, 3, hybrid.encode, seed=3, data=LocalData(data)):
+        for sample in ruler.make(task, 4096, 3, hybrid.encode, seed=3, data=LocalData(ruler_data)):
             assert 0.99 * 4096 <= sample["length"] <= 4096, task
             assert all(answer in sample["input"] for answer in sample["outputs"])
 
@@ -77,7 +67,7 @@ def test_a_small_vocabulary_is_filled_too(data: Path, hybrid: Subject) -> None:
 def test_scorers_give_all_to_the_right_answer_and_nothing_to_none(
     player: type[Player],
     wanted: float,
-    data: Path,
+    ruler_data: Path,
     made: Make,
     tmp_path: Path,
     hybrid: Subject,
@@ -88,9 +78,9 @@ def test_scorers_give_all_to_the_right_answer_and_nothing_to_none(
     monkeypatch.setattr(ruler, "make", lambda task, length, *given, **settings: made(task, length))
 
     def model(subject: Subject, unit: Any, *others: Any) -> Player:
-        return player(loading.load_unit(manager, unit, suite, subject, LocalData(data))["tasks"])
+        return player(loading.load_unit(manager, unit, suite, subject, LocalData(ruler_data))["tasks"])
 
-    outcome = harness.run(hybrid, suite, tmp_path, data=data, model=model)
+    outcome = harness.run(hybrid, suite, tmp_path, data=ruler_data, model=model)
     assert [(score.task, score.context_tokens, score.metric, score.n) for score in outcome.scores] == [
         (task, length, "score", count) for task in RULER for length, count in SAMPLES.items()
     ]
@@ -111,9 +101,11 @@ def test_one_reference_of_several_is_enough() -> None:
 # Of what samples are a function
 
 
-def test_samples_depend_on_seed_and_place_alone(data: Path, large: Large, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_samples_depend_on_seed_and_place_alone(
+    ruler_data: Path, large: Large, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def made(seed: int) -> Any:
-        make = partial(ruler.make, encode=large.encode, seed=seed, data=LocalData(data))
+        make = partial(ruler.make, encode=large.encode, seed=seed, data=LocalData(ruler_data))
         return [make(task, 4096, samples=2) for task in RULER]
 
     before, first = random.getstate(), made(1)
@@ -121,17 +113,17 @@ def test_samples_depend_on_seed_and_place_alone(data: Path, large: Large, monkey
     monkeypatch.setattr(nltk.data, "find", lambda *given: "there")  # As where NLTK's tables are.
     monkeypatch.setattr(nltk, "sent_tokenize", lambda text: [text])
     for task in RULER:
-        ruler.make(task, 8192, 1, large.encode, seed=1, data=LocalData(data))
+        ruler.make(task, 8192, 1, large.encode, seed=1, data=LocalData(ruler_data))
     assert made(1) == first
     assert random.getstate() == before
 
 
-def test_lm_evals_modules_are_left_as_they_were(data: Path, large: Large) -> None:
+def test_lm_evals_modules_are_left_as_they_were(ruler_data: Path, large: Large) -> None:
     with fetching_nothing():
         modules = [_module(name) for name in ("prepare_niah", "cwe_utils", "qa_utils", "vt_utils", "fwe_utils")]
     before = [dict(vars(module)) for module in modules]
     for task in RULER:
-        ruler.make(task, 4096, 1, large.encode, seed=1, data=LocalData(data))
+        ruler.make(task, 4096, 1, large.encode, seed=1, data=LocalData(ruler_data))
     assert [dict(vars(module)) for module in modules] == before
     assert not modules[2].read_squad.cache_info().currsize
 
@@ -170,10 +162,10 @@ def gold(file: Path, sample: dict[str, Any]) -> list[str]:
 
 
 @pytest.mark.parametrize("length", [4096, 131_072])
-def test_a_question_keeps_its_documents(length: int, made: Make, data: Path) -> None:
+def test_a_question_keeps_its_documents(length: int, made: Make, ruler_data: Path) -> None:
     for task, file in zip(QUESTIONS, (SQUAD, HOTPOT), strict=True):
         for sample in made(task, length):
-            assert all(document in sample["input"] for document in gold(data / file, sample))
+            assert all(document in sample["input"] for document in gold(ruler_data / file, sample))
 
 
 def test_a_question_keeps_its_documents_where_a_search_takes_all(tmp_path: Path, large: Large) -> None:

@@ -22,7 +22,7 @@ from sidewinder.evaluate.local_data import LocalData, reading
 from sidewinder.evaluate.presets import RULER
 from sidewinder.evaluate.ruler_tasks import fetching_nothing, maker_for
 
-from .ruler_sets import HOTPOT, SQUAD, Large, write_ruler
+from .ruler_sets import HOTPOT, SQUAD, Large
 
 LENGTH = 4096
 MAKERS = {
@@ -36,23 +36,13 @@ MAKERS = {
 Generators = tuple[Any, Any]
 
 
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_ruler(tmp_path_factory.mktemp("ruler"))
-
-
-@pytest.fixture(scope="module")
-def large(tmp_path_factory: pytest.TempPathFactory) -> Large:
-    return Large(tmp_path_factory.mktemp("large"))
-
-
 @pytest.mark.parametrize("task", RULER)
-def test_a_prompt_is_lm_evals_own(task: str, data: Path, large: Large, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_prompt_is_lm_evals_own(task: str, ruler_data: Path, large: Large, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as patched:  # The modules are those that our makers use.
-        theirs, units = lm_evals(task, data, large, patched)
-    maker = maker_for(task, LENGTH, LocalData(data), "essays")
+        theirs, units = lm_evals(task, ruler_data, large, patched)
+    maker = maker_for(task, LENGTH, LocalData(ruler_data), "essays")
     with ruler.seeded("seed"):
-        ours = maker.make(units - smallest(task, data), 0)
+        ours = maker.make(units - smallest(task, ruler_data), 0)
     assert units >= 10
     assert {key: theirs[key] for key in ours} == ours
     assert set(ours) == {"input", "outputs", "gen_prefix"}

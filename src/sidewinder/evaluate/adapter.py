@@ -18,7 +18,7 @@ import torch
 from lm_eval.api.instance import Instance
 from lm_eval.api.model import TemplateLM
 from lm_eval.api.registry import register_model
-from lm_eval.models.utils import normalize_gen_kwargs
+from lm_eval.models.utils import normalize_gen_kwargs, postprocess_generated_text
 from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
 
 from sidewinder.errors import EvaluationError
@@ -29,13 +29,13 @@ from sidewinder.evaluate.mendable import OutOfMemory, ran_out_of_memory
 from sidewinder.evaluate.opened import open_subject
 from sidewinder.evaluate.prefix import Batch, plan, score_batch
 from sidewinder.evaluate.ranks import Ranks, join
-from sidewinder.evaluate.scoring import BATCH_TOKENS, Item, device_of
+from sidewinder.evaluate.scoring import BATCH_TOKENS, Item, device_of, state_tokens
 from sidewinder.evaluate.subject import Subject
 from sidewinder.progress import Progress
 
 MOST_GENERATED_TOKENS = 256  # As lm-eval's `hf`, where a task does not say.
 CACHE_TOKENS = {"cpu": 4_096, "cuda": 65_536}
-"""Tokens that are in the caches at once: prompts and answers, or texts with a common beginning."""
+"""Tokens in the caches at once, states counted as such: prompts and answers, or texts with a common beginning."""
 Pair = tuple[tuple[str, str], list[int], list[int]]
 Answers = dict[str, Any]
 OUT_OF_MEMORY = ""
@@ -80,6 +80,7 @@ class SidewinderLM(TemplateLM):
         kind = device_of(self.subject.model).type
         self.batch_tokens = int(batch_tokens or BATCH_TOKENS[kind])
         self.cache_tokens = int(batch_tokens or CACHE_TOKENS[kind])
+        self.state_tokens = state_tokens(self.subject.model)
         self.journal = journal or Journal()
         self.truncated = 0
 
@@ -155,7 +156,7 @@ class SidewinderLM(TemplateLM):
             places = {key: place for place, key in enumerate(keys) if key not in self.journal}
             asked, names = [items[place] for place in places.values()], list(places)
             common = [families[place] for place in places.values()]
-            batches = plan(asked, common, self.batch_tokens, self.cache_tokens)
+            batches = plan(asked, common, self.batch_tokens, self.cache_tokens, self.state_tokens)
             return [Step(batch.cost_tokens, partial(self._scored, asked, names, batch)) for batch in batches]
 
         self._answer(what, "token", steps)
@@ -211,7 +212,7 @@ class SidewinderLM(TemplateLM):
 
         def steps() -> list[Step]:
             missing = {one.key: one for one in asked if one.key not in self.journal}
-            batches = plan_generation(list(missing.values()), self.cache_tokens)
+            batches = plan_generation(list(missing.values()), self.cache_tokens, self.state_tokens)
             return [Step(len(batch), partial(self._generated, batch)) for batch in batches]
 
         self._answer("generation", "sample", steps)
@@ -237,7 +238,7 @@ class SidewinderLM(TemplateLM):
         tokens = generate_greedily(
             self.subject.model, prompts, batch[0].most_tokens, self._ends(stops), lambda row: batch[row].name
         )
-        texts = [cut_at(self.tok_decode(continuation), stops) for continuation in tokens]
+        texts = [postprocess_generated_text(self.tok_decode(continuation), stops, None) for continuation in tokens]
         return {one.key: text for one, text in zip(batch, texts, strict=True)}
 
     def _generation_settings(self, settings: dict[str, Any]) -> tuple[list[str], int]:
@@ -283,9 +284,3 @@ def fitted(tokens: list[int], room: int, task: str | None) -> list[int]:
         return tokens[-room:]
     last = room // 2
     return tokens[: room - last] + tokens[len(tokens) - last :]
-
-
-def cut_at(text: str, stops: list[str]) -> str:
-    """The text before the first stop string in it."""
-    ends = [text.find(stop) for stop in stops if stop and stop in text]
-    return text[: min(ends)] if ends else text

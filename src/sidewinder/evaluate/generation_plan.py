@@ -21,8 +21,9 @@ class Asked:
     stops: tuple[str, ...]
 
 
-def plan_generation(asked: Sequence[Asked], batch_tokens: int) -> list[list[Asked]]:
-    """Batches whose prompts and answers have at most `batch_tokens` tokens; a longer prompt goes alone."""
+def plan_generation(asked: Sequence[Asked], cache_tokens: int, state: int = 0) -> list[list[Asked]]:
+    """Batches whose prompts and answers have at most `cache_tokens` tokens, each with `state` of them for that of its
+    scans; a longer prompt goes alone."""
     groups: dict[tuple[int, tuple[str, ...]], list[Asked]] = defaultdict(list)
     for one in asked:
         groups[one.most_tokens, one.stops].append(one)
@@ -30,14 +31,14 @@ def plan_generation(asked: Sequence[Asked], batch_tokens: int) -> list[list[Aske
     for _, members in sorted(groups.items()):
         batch: list[Asked] = []
         for member in sorted(members, key=lambda member: -len(member.prompt)):
-            if not batch or not _together(batch, member, batch_tokens):
+            if not batch or not _together(batch, member, cache_tokens, state):
                 batch = []
                 batches.append(batch)
             batch.append(member)
     return batches
 
 
-def _together(batch: Sequence[Asked], member: Asked, batch_tokens: int) -> bool:
+def _together(batch: Sequence[Asked], member: Asked, cache_tokens: int, state: int) -> bool:
     longest, shortest = len(batch[0].prompt), len(member.prompt)
-    tokens = (len(batch) + 1) * (longest + member.most_tokens)
-    return longest - shortest <= shortest // RAGGED and tokens <= batch_tokens
+    tokens = (len(batch) + 1) * (longest + member.most_tokens + state)
+    return longest - shortest <= shortest // RAGGED and tokens <= cache_tokens

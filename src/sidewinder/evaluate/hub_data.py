@@ -14,14 +14,17 @@ from pathlib import Path
 from typing import Any
 
 from sidewinder.evaluate.local_data import DEFAULT
+from sidewinder.evaluate.mendable import Mendable
 from sidewinder.record import digest
 
 UNKNOWN = "unknown"
-PATIENCE_S = 100  # As `datasets` has with the same question.
+PATIENCE_S = 10  # As the hub's client has with a file. On many compute nodes nothing answers, nor refuses.
 COMMIT = re.compile(r"[0-9a-f]{40}")
-FILE = re.compile(
-    r"(?P<before>https://huggingface\.co/datasets/(?P<path>[^/:]+/[^/:]+)/resolve/)(?P<revision>[^/:]+)/(?P<file>[^:]+)"
-)
+FORMS = {
+    "/resolve/": re.compile(r"https://huggingface\.co/datasets/(?P<path>[^/:]+/[^/:]+)/resolve/(?P<revision>[^/:]+)/"),
+    "@": re.compile(r"hf://datasets/(?P<path>[^/:@]+/[^/:@]+)(@(?P<revision>[^/:]+))?/"),
+}
+"""What a revision stands behind → addresses of files of the hub, up to the file's name."""
 
 
 @dataclass
@@ -33,14 +36,17 @@ class HubData:
 
     used: dict[str, str] = field(default_factory=dict)
     _pinned: dict[str, str] = field(default_factory=dict)
+    _told: dict[tuple[str, str | None], str | None] = field(default_factory=dict)
+    """What the hub said of each data set, or that it said nothing, so that it is asked once of MMLU's 57 parts."""
 
     def load_dataset(
         self, original: Callable[..., Any], path: str, name: str | None = None, *args: Any, **settings: Any
     ) -> Any:
         """What `original` gives for the same arguments, at the pinned revision."""
-        if settings.get("data_files") is not None:
-            return original(path, name, *args, **settings | {"data_files": self._files(settings["data_files"])})
-        if Path(path).exists():  # A local one, which a task names itself.
+        files = settings.get("data_files")
+        if files is not None:
+            settings["data_files"] = self._files(files)
+        if Path(path).exists() or (files is not None and "/" not in path):  # `json` and the like; or a local data set.
             return original(path, name, *args, **settings)
         asked = settings.pop("revision", None)
         key = f"{path}/{name or DEFAULT}" + (f"@{asked}" if asked else "")
@@ -63,27 +69,43 @@ class HubData:
             return {split: self._files(file) for split, file in files.items()}
         if isinstance(files, list):
             return [self._files(file) for file in files]
-        found = FILE.search(str(files))
-        if not found:
-            return files
-        key = f"{found['path']}/{found['file'].removesuffix('.zip')}"
-        revision = self._revision(key, found["path"], found["revision"])
-        self._use(key, revision or UNKNOWN)
-        return FILE.sub(rf"\g<before>{revision or found['revision']}/\g<file>", str(files))
+        address = str(files)
+        for joint, form in FORMS.items():
+            if found := form.search(address):
+                key = f"{found['path']}/{address[found.end() :].removesuffix('.zip')}"
+                revision = self._revision(key, found["path"], found["revision"])
+                self._use(key, revision or UNKNOWN)
+                return (
+                    address[: found.end("path")] + f"{joint}{revision}/" + address[found.end() :] if revision else files
+                )
+        return files
 
     def _revision(self, key: str, path: str, asked: str | None) -> str | None:
         """The pinned one, or the newest; None where the hub does not tell."""
         if self._pinned.get(key, UNKNOWN) != UNKNOWN:
             return self._pinned[key]
-        from huggingface_hub import HfApi
-
-        try:
-            return str(HfApi().dataset_info(path, revision=asked, timeout=PATIENCE_S).sha)
-        except Exception:  # Of many kinds. `datasets` finds the data set in its cache, or tells better what is wrong.
-            return None
+        if (path, asked) not in self._told:
+            self._told[path, asked] = _newest(path, asked)
+        return self._told[path, asked]
 
     def _use(self, key: str, revision: str) -> None:
+        """Raises Mendable where it was another one before, as `datasets` reads of its cache what it has, unasked."""
+        before = self._pinned.get(key, UNKNOWN)
+        if before not in (UNKNOWN, revision):
+            raise Mendable(
+                f"{key} is {revision} here, and was {before} when the suite's other tasks read it",
+                remedy="run it where the hub can be reached, or delete the suite's folder to do all its tasks again",
+            )
         self.used[key] = self._pinned[key] = revision
+
+
+def _newest(path: str, asked: str | None) -> str | None:
+    from huggingface_hub import HfApi
+
+    try:
+        return str(HfApi().dataset_info(path, revision=asked, timeout=PATIENCE_S).sha)
+    except Exception:  # Of many kinds. `datasets` finds the data set in its cache, or tells better what is wrong.
+        return None
 
 
 def _told_by(found: Any) -> str | None:

@@ -68,26 +68,33 @@ class Room:
     """What a batch may come to: `read` tokens in one pass, padding included, and `held` ones in the copied caches.
 
     A copy holds the prefix as well as what is read after it, so a row counts there with its whole length, as it does
-    where it is read by itself. The prefixes that are copied are not counted: they come to half as much at most.
+    where it is read by itself, and with the `state` of its scans (`state_tokens`). The prefixes that are copied are not
+    counted: they come to half as much at most.
     """
 
     read: int
     held: int
+    state: int = 0
 
     def rows(self, family: Family) -> int:
         """How many rows of a family there is room for."""
         longest = max(len(row.inputs) for row in family.rows)
-        return min(self.held // longest, self.read // (longest - family.shared))
+        return min(self.held // (longest + self.state), self.read // (longest - family.shared))
 
 
 def plan(
-    items: Sequence[Item], families: Sequence[Hashable], batch_tokens: int, cache_tokens: int | None = None
+    items: Sequence[Item],
+    families: Sequence[Hashable],
+    batch_tokens: int,
+    cache_tokens: int | None = None,
+    state: int = 0,
 ) -> list[Batch]:
     """What to read together, longest first; items with equal `families` are tried for a common beginning.
 
-    `cache_tokens` is the most that the caches hold at once; as much as is read at once, unless told.
+    `cache_tokens` is the most that the caches hold at once; as much as is read at once, unless told. `state` is what
+    each row's takes of that beside its tokens.
     """
-    room = Room(batch_tokens, cache_tokens or batch_tokens)
+    room = Room(batch_tokens, cache_tokens or batch_tokens, state)
     members: dict[Hashable, list[int]] = defaultdict(list)
     for place, family in enumerate(families):
         members[family].append(place)
@@ -154,7 +161,7 @@ def _fits(group: Sequence[Family], room: Room) -> bool:
         return False
     lengths = [len(row.inputs) for family in group for row in family.rows]
     read = max(len(group) * shortest, len(lengths) * (max(lengths) - shortest))
-    return read <= room.read and len(lengths) * max(lengths) <= room.held
+    return read <= room.read and len(lengths) * (max(lengths) + room.state) <= room.held
 
 
 @torch.no_grad()

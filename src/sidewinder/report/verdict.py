@@ -21,7 +21,7 @@ Finding = tuple[str, str]  # what it is about, and the sentence
 def verdict(data: StudyData) -> list[Finding]:
     """Findings, most important first; only what the study measured."""
     findings = [
-        _bytes(data) or _loss(data),
+        *(_bytes(data) or _loss(data)),
         *_look_ups(data),
         *_extensions(data),
         _speed(data),
@@ -35,16 +35,26 @@ def _pretrained(data: StudyData) -> list[Checkpoint]:
     return [checkpoint for checkpoint in data.checkpoints if not checkpoint.extended]
 
 
-def _bytes(data: StudyData) -> Finding | None:
+def _bytes(data: StudyData) -> list[Finding]:
+    """Of each suite: the order of the models on the whole blend."""
+    findings = []
     pretrained = set(_pretrained(data))
-    scores = [score for score in data.scores if score.metric == METRIC and score.checkpoint in pretrained]
-    whole = sorted((score for score in scores if score.task == BLEND), key=lambda score: score.value)
-    if not whole:
-        return None
-    tokens = max((data.mean(score.checkpoint, "tokens") or 0 for score in whole), default=0)
-    ranked = [f"{score.checkpoint.model} {decimal(score.value)}" for score in whole]
-    note = f" {_separation(whole[0], whole[1])}" if len(whole) > 1 else ""
-    return "Held-out text", f"Bits per byte after {short(tokens)} tokens (lower is better): {names(ranked)}.{note}"
+    for name, whole in _blends(data, "Held-out text"):
+        ranked = sorted((score for score in whole if score.checkpoint in pretrained), key=lambda score: score.value)
+        if not ranked:
+            continue
+        tokens = max(data.mean(score.checkpoint, "tokens") or 0 for score in ranked)
+        listed = names([f"{score.checkpoint.model} {decimal(score.value)}" for score in ranked])
+        note = f" {_separation(ranked[0], ranked[1])}" if len(ranked) > 1 else ""
+        findings.append((name, f"Bits per byte after {short(tokens)} tokens (lower is better): {listed}.{note}"))
+    return findings
+
+
+def _blends(data: StudyData, name: str) -> list[tuple[str, list[Score]]]:
+    """Bits per byte of the blend, of each suite that has them, under a name that tells which where several do."""
+    scores = [score for score in data.scores if score.metric == METRIC and score.task == BLEND]
+    titles = told_apart({score.series: name for score in scores})
+    return [(title, [score for score in scores if score.series == series]) for series, title in titles.items()]
 
 
 def _separation(best: Score, second: Score) -> str:
@@ -58,13 +68,13 @@ def _separation(best: Score, second: Score) -> str:
     return f"The first two differ by {gap:.3f}, which {verb} twice the combined {what} ({error:.3f})."
 
 
-def _loss(data: StudyData) -> Finding | None:
+def _loss(data: StudyData) -> list[Finding]:
     found = [(data.mean(checkpoint, "final_loss"), checkpoint.model) for checkpoint in _pretrained(data)]
     ranked = sorted((loss, model) for loss, model in found if loss is not None)
     if not ranked:
-        return None
+        return []
     listed = names([f"{model} {loss:.3f}" for loss, model in ranked])
-    return "Training loss", f"At the last step, in nats per token: {listed}."
+    return [("Training loss", f"At the last step, in nats per token: {listed}.")]
 
 
 def _look_ups(data: StudyData) -> list[Finding]:
@@ -136,10 +146,12 @@ def _extensions(data: StudyData) -> list[Finding]:
 
 
 def _changed_bytes(data: StudyData, before: Checkpoint, after: Checkpoint) -> list[str]:
-    values = {score.checkpoint: score.value for score in data.scores if score.metric == METRIC and score.task == BLEND}
-    if before not in values or after not in values:
-        return []
-    return [f"{decimal(values[before])} → {decimal(values[after])} bits per byte"]
+    parts = []
+    for name, whole in _blends(data, "bits per byte"):
+        values = {score.checkpoint: score.value for score in whole}
+        if before in values and after in values:
+            parts.append(f"{decimal(values[before])} → {decimal(values[after])} {name}")
+    return parts
 
 
 def _changed_recall(data: StudyData, before: Checkpoint, after: Checkpoint) -> list[str]:

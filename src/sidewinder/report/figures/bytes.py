@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from markupsafe import Markup
 
 from sidewinder.report.data import Score, StudyData
-from sidewinder.report.figures.common import Figure, FigureTable, switches
+from sidewinder.report.figures.common import Figure, FigureTable, switches, told_apart
 from sidewinder.report.svg import CHARACTER, Panel, Scale, mark, picture, round_ticks, tag, text
 from sidewinder.report.text import decimal
 
@@ -26,15 +28,26 @@ def byte_sources(data: StudyData) -> list[str]:
 
 
 def byte_figures(data: StudyData) -> tuple[list[Figure], FigureTable]:
-    """One panel a source, and a table with checkpoints as rows."""
-    scores, sources = byte_scores(data), byte_sources(data)
-    values = {source: [score.value for score in scores if score.task == source] for source in sources}
-    span = 1.3 * max((max(found) - min(found) for found in values.values()), default=0) or 0.2
-    figures = [_panel(data, source, [score for score in scores if score.task == source], span) for source in sources]
-    return figures, _table(data, scores, sources)
+    """One panel a source, and a table with checkpoints as rows; of each suite, where several tell of a source."""
+    order = byte_sources(data)
+    groups: dict[tuple[Any, ...], list[Score]] = {}
+    for score in sorted(byte_scores(data), key=lambda score: order.index(score.task)):
+        groups.setdefault(score.series, []).append(score)
+    values = [[score.value for score in scores] for scores in groups.values()]
+    span = 1.3 * max((max(found) - min(found) for found in values), default=0) or 0.2
+    titles = told_apart(
+        {series: _name(scores[0], "all text, by the shares of the blend") for series, scores in groups.items()}
+    )
+    figures = [_panel(data, titles[series], scores, span) for series, scores in groups.items()]
+    return figures, _table(data, groups)
 
 
-def _panel(data: StudyData, source: str, scores: list[Score], span: float) -> Figure:
+def _name(score: Score, blend: str = BLEND) -> str:
+    source = blend if score.task == BLEND else score.task
+    return ", ".join(part for part in (source, score.variant) if part)
+
+
+def _panel(data: StudyData, name: str, scores: list[Score], span: float) -> Figure:
     models = [model for model in data.models if any(score.checkpoint.model == model for score in scores)]
     middle = (min(score.value for score in scores) + max(score.value for score in scores)) / 2
     left = 14 + CHARACTER * max(map(len, models))
@@ -43,7 +56,6 @@ def _panel(data: StudyData, source: str, scores: list[Score], span: float) -> Fi
     panel.grid_x([(value, f"{value:.2f}") for value in round_ticks(panel.x.low, panel.x.high, 5)], lines=True)
     for place, model in enumerate(models):
         _row(panel, model, [score for score in scores if score.checkpoint.model == model], 6 + ROW * (place + 0.5))
-    name = "all text, by the shares of the blend" if source == BLEND else source
     svg = picture(340, height, panel.items, f"Bits per byte of {name}")
     return Figure(name, svg)
 
@@ -70,11 +82,12 @@ def _dot(panel: Panel, score: Score, y: float) -> Markup:
     return tag("g", *parts, class_=f"m{place % 8}", **switches(score.checkpoint))
 
 
-def _table(data: StudyData, scores: list[Score], sources: list[str]) -> FigureTable:
-    table = FigureTable(["checkpoint", *sources], words=frozenset({"checkpoint"}))
+def _table(data: StudyData, groups: dict[tuple[Any, ...], list[Score]]) -> FigureTable:
+    columns = told_apart({series: _name(scores[0]) for series, scores in groups.items()})
+    table = FigureTable(["checkpoint", *columns.values()], words=frozenset({"checkpoint"}))
     for checkpoint in data.checkpoints:
-        own = {score.task: score for score in scores if score.checkpoint == checkpoint}
+        own = {score.series: score for scores in groups.values() for score in scores if score.checkpoint == checkpoint}
         if own:
-            cells = [decimal(own[source].value, 4) if source in own else "–" for source in sources]
+            cells = [decimal(own[series].value, 4) if series in own else "–" for series in columns]
             table.rows.append([checkpoint.label, *cells])
     return table
