@@ -7,6 +7,7 @@ import json
 import sysconfig
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -76,15 +77,22 @@ def random_model(name: str, vocab_size: int, **other: Any) -> LanguageModel:
 class ReadSoFar:
     """A cache for Predictor: simply the tokens."""
 
+    layers = (None,)
+
     def __init__(self, tokens_BL: torch.Tensor) -> None:
         self.tokens_BL = tokens_BL
 
     def select(self, rows: torch.Tensor) -> ReadSoFar:
         return ReadSoFar(self.tokens_BL[rows])
 
+    def nbytes(self) -> int:
+        return 8 * self.tokens_BL.numel()
+
 
 class Predictor(torch.nn.Module):
     """Stands where a model does and predicts the tokens that a function gives, with certainty; None for uniformly."""
+
+    config = SimpleNamespace(hidden_size=1)
 
     def __init__(self, vocab_size: int, following: Callable[[list[int]], list[int]] | None) -> None:
         super().__init__()

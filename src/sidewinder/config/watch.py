@@ -16,8 +16,8 @@ class NonFinite(Strict):
     """How often a stage may help itself when a loss or gradient is not finite; all zero stops it at the first.
 
     A step that is skipped leaves weights and optimizer as they were: that passes over a batch that is too much for the
-    model. Going back to the newest save mends weights that a fault of the machine has spoilt. Every such step stands in
-    the metrics and the catalog.
+    model. Going back to the newest save mends weights that a fault of the machine has spoilt. At the last step, after
+    which none would show the fault, a stage goes back first. Every such step stands in the metrics and the catalog.
     """
 
     skips: Budget = 2
