@@ -5,7 +5,7 @@ rule evaluate:
     input:
         blend=graph.blend / "record.json",
         checkpoint="<results>/runs/{run}/{stage}/record.json",
-        data=graph.data_manifest,
+        files=lambda wildcards: inputs_at(graph, *wildcards),
     output:
         "<results>/runs/{run}/{stage}/eval/{suite}/record.json",
     log:

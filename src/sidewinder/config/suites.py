@@ -83,6 +83,8 @@ class Harness(Shared):
     """The paper's 12 tasks; MMLU in three formats; 9 natural long-context tasks, RULER's 13 and Phonebook."""
     tasks: list[NamedTask] = Field([])
     """`sidewinder_cloze` (made from held-out text), `sidewinder_phonebook`, or any task name of lm-eval."""
+    include_path: str | None = None
+    """Folder of task definitions of your own, in lm-eval's form; their names go before lm-eval's."""
     samples: Count | None = None
     """Samples a task (of each subject, where a task has subjects); null for all."""
     shots: Annotated[int, Field(ge=0)] = 0

@@ -106,7 +106,7 @@ def run(
     if not identity:
         shutil.rmtree(parts, ignore_errors=True)
     source = LocalData(data) if data else HubData()
-    manager, runner = _manager(wanted), model or partial(_adapter, suite.batch_tokens)
+    manager, runner = _manager(wanted, suite.include_path), model or partial(_adapter, suite.batch_tokens)
     outcome = Outcome(versions={"lm-eval": metadata.version("lm-eval"), "squad": SQUAD})
     failed: dict[str, str] = {}
     lacking: dict[str, str] = {}
@@ -158,8 +158,8 @@ def _listed(reasons: dict[str, str]) -> str:
     return "\n".join(f"{name}: {reason}" for name, reason in reasons.items())
 
 
-def _manager(wanted: list[Unit]) -> TaskManager:
-    return manager_for([unit.task for unit in wanted if unit.task != cloze.TASK])
+def _manager(wanted: list[Unit], include_path: str | None) -> TaskManager:
+    return manager_for([unit.task for unit in wanted if unit.task != cloze.TASK], include_path)
 
 
 def _part(

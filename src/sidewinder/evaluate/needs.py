@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from difflib import get_close_matches
+from pathlib import Path
 from typing import Any
 
 from sidewinder.config.suites import Harness, Suite
@@ -62,16 +63,18 @@ def needs(suites: Iterable[Suite]) -> tuple[list[Need], list[Unknown]]:
     """What the tasks of all harness suites read, each once, in order; and the tasks that there are not."""
     found: dict[str, Need] = {}
     unknown: dict[str, Unknown] = {}
-    asked = [(task, suite.haystack) for suite in suites if isinstance(suite, Harness) for task in tasks(suite)]
-    index = _index([task for task, haystack in asked if _known(task, haystack) is None])
-    for task, haystack in asked:
-        known = _known(task, haystack)
-        if known is None and task not in index:
-            near = get_close_matches(task, [*index, *WITHOUT_DATA], n=3, cutoff=0.0)
-            unknown.setdefault(task, Unknown(task, tuple(near)))
-            continue
-        for need in _in_index(task, index) if known is None else known:
-            found.setdefault(need.key, need)
+    harness = [suite for suite in suites if isinstance(suite, Harness)]
+    for include_path in dict.fromkeys(suite.include_path for suite in harness):
+        own = [suite for suite in harness if suite.include_path == include_path]
+        asked = [(task, _known(task, suite.haystack)) for suite in own for task in tasks(suite)]
+        index = _index([task for task, known in asked if known is None], include_path)
+        for task, known in asked:
+            if known is None and task not in index:
+                near = get_close_matches(task, [*index, *WITHOUT_DATA], n=3, cutoff=0.0)
+                unknown.setdefault(task, Unknown(task, tuple(near)))
+                continue
+            for need in _in_index(task, index) if known is None else known:
+                found.setdefault(need.key, need)
     return list(found.values()), list(unknown.values())
 
 
@@ -91,14 +94,13 @@ def _known(task: str, haystack: str) -> list[Need] | None:
     return None
 
 
-def _index(names: list[str]) -> Any:
-    """lm-eval's index of tasks, or as much of it as has these; nothing where no task is asked for."""
+def _index(names: list[str], include_path: str | None) -> Any:
+    """An index of tasks, or as much of it as has these; nothing where no task is asked for."""
     if not names:
         return {}
     from sidewinder.evaluate.task_index import manager_for  # Imports lm-eval, which takes a second.
 
-    index = manager_for(names).task_index
-    return index if all(name in index for name in names) else manager_for(["?"]).task_index
+    return manager_for(names, include_path).task_index
 
 
 def _in_index(task: str, index: Any) -> list[Need]:
@@ -110,7 +112,7 @@ def _in_index(task: str, index: Any) -> list[Need]:
 
 def _collect(index: Any, config: Any, seen: set[str], add: Callable[[str, str | None], None]) -> None:
     """Follows groups and tags down to their tasks."""
-    if config.get("dataset_path"):
+    if config.get("dataset_path") and not _is_own(config):
         add(str(config["dataset_path"]), config.get("dataset_name"))
     members = config.get("task")
     for member in members if isinstance(members, list) else []:
@@ -125,3 +127,8 @@ def _collect(index: Any, config: Any, seen: set[str], add: Callable[[str, str | 
             for own in sorted(entry.tags) if entry.cfg is None else ():
                 _collect(index, index[own].cfg or {}, seen, add)
             _collect(index, entry.cfg or {}, seen, add)
+
+
+def _is_own(config: Any) -> bool:
+    """Whether a task names its files itself, so that nothing can be fetched for it."""
+    return bool((config.get("dataset_kwargs") or {}).get("data_files")) or Path(config["dataset_path"]).exists()

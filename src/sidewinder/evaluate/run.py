@@ -11,6 +11,7 @@ import torch
 from sidewinder.config.suites import BitsPerByte, Harness, Needle, Phonebook, Suite
 from sidewinder.evaluate import bits_per_byte, cloze, needle, phonebook
 from sidewinder.evaluate.heldout import heldout_of
+from sidewinder.evaluate.included import included_files
 from sidewinder.evaluate.outcome import Outcome
 from sidewinder.evaluate.presets import tasks
 from sidewinder.evaluate.ranks import Ranks, join
@@ -110,6 +111,7 @@ def _inputs(graph: Graph, stage: Stage, settings: Suite) -> list[Artifact]:
     inputs += outputs_of(graph.tokenizer / RECORD)
     if isinstance(settings, Harness):
         inputs += [artifact("data", path) for path in graph.data_manifest]
+        inputs += [artifact("task", path) for path in included_files(settings)]
     return inputs + (heldout_of(graph).artifacts if reads_text(settings) else [])
 
 

@@ -17,7 +17,9 @@ os.environ.setdefault("TQDM_DISABLE", "1")  # Progress is shown by our own line;
 
 import lm_eval.tasks
 from lm_eval.tasks import TaskManager
+from lm_eval.tasks._yaml_loader import load_yaml
 
+from sidewinder.errors import ConfigError
 from sidewinder.evaluate.presets import FOLDER, MMLU_FORMATS, NATURAL, RULER, STANDARD
 
 TASKS = Path(lm_eval.tasks.__file__).parent
@@ -31,22 +33,42 @@ FOLDERS = {
 """Where lm-eval keeps tasks of the presets whose folder has another name."""
 
 
-def manager_for(names: Sequence[str]) -> TaskManager:
-    """An index that has these tasks: all of lm-eval's, unless each of them is known to be elsewhere."""
+def manager_for(names: Sequence[str], include_path: str | None = None) -> TaskManager:
+    """An index that has these tasks: all of lm-eval's, unless each of them is known to be elsewhere.
+
+    Those of the folder `include_path` go before lm-eval's; its groups may have any of lm-eval's as members. Raises
+    ConfigError where there is no such folder, or it has a definition that cannot be read.
+    """
+    _check_readable(include_path)
+    own = TaskManager(include_defaults=False, include_path=include_path)
     folders: set[Path] = set()
-    for name in names:
-        folder = _folder(name)
+    for name in set(names).difference(own.all_subtasks):
+        folder = None if name in own.all_tasks else _folder(name)
         if folder is None:
-            return _everything()
+            return _everything(include_path)
         folders.add(folder)
-    manager = TaskManager(include_defaults=False, include_path=[str(folder) for folder in sorted(folders)])
-    return manager if set(names) <= set(manager.all_tasks) else _everything()
+    paths = [str(folder) for folder in sorted(folders)] + [include_path] * (include_path is not None)
+    manager = TaskManager(include_defaults=False, include_path=paths)
+    return manager if set(names) <= set(manager.all_tasks) else _everything(include_path)
+
+
+def _check_readable(include_path: str | None) -> None:
+    """lm-eval passes over a file with a mistake without a word, and the task would be unknown."""
+    if include_path is None:
+        return
+    if not Path(include_path).is_dir():
+        raise ConfigError(f"include_path: {include_path} is no folder", remedy="name the folder of your own tasks")
+    for path in sorted(Path(include_path).rglob("*.yaml")):
+        try:
+            load_yaml(path, resolve_func=False)
+        except Exception as error:  # The parser's, of a file that is included, or of the system.
+            raise ConfigError(f"cannot read the task {path}: {error}", remedy="mend the file") from error
 
 
 @cache
-def _everything() -> TaskManager:
+def _everything(include_path: str | None) -> TaskManager:
     """Reads 14,000 files, which takes 10 s, so once a process."""
-    return TaskManager(include_path=str(FOLDER))
+    return TaskManager(include_path=[str(FOLDER)] + [include_path] * (include_path is not None))
 
 
 def _folder(name: str) -> Path | None:
