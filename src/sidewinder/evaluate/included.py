@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from sidewinder.config.suites import Suite
+from sidewinder.config.suites import Harness, Suite
 from sidewinder.graph import Graph
 
 
 def included_files(suite: Suite) -> list[Path]:
     """Every file of the folder, since definitions read others; none where a suite names no folder, or an absent one."""
-    folder = getattr(suite, "include_path", None)
-    if folder is None:
+    if not isinstance(suite, Harness) or suite.include_path is None:
         return []
-    found = (path for path in Path(folder).rglob("*") if path.is_file())
+    folder = Path(suite.include_path)
+    found = (path for path in folder.rglob("*") if path.is_file())
     return sorted(path for path in found if not _hidden(path.relative_to(folder)))
 
 
