@@ -106,19 +106,15 @@ def test_data_of_the_hub_is_read_at_one_revision_which_is_recorded(
 
 
 ZIP = "zip://qasper/train.jsonl::https://huggingface.co/datasets/tau/scrolls/resolve/{}/qasper.zip"
+PROST = "hf://datasets/corypaik/prost{}/data/x.jsonl"
+PROST_USED = {"corypaik/prost/data/x.jsonl": "e" * 40}
 
 
 @pytest.mark.parametrize(
     ("path", "files", "read", "used"),
     [
         ("json", {"train": ZIP.format("main")}, {"train": ZIP.format("d" * 40)}, {"tau/scrolls/qasper": "d" * 40}),
-        (
-            *("json", {"test": "hf://datasets/corypaik/prost/data/x.jsonl"}),
-            *(
-                {"test": f"hf://datasets/corypaik/prost@{'e' * 40}/data/x.jsonl"},
-                {"corypaik/prost/data/x.jsonl": "e" * 40},
-            ),
-        ),
+        ("json", {"test": PROST.format("")}, {"test": PROST.format("@" + "e" * 40)}, PROST_USED),
         ("json", ["train.json"], ["train.json"], {}),
         ("baber/piqa", {"train": "dev/x.csv"}, {"train": "dev/x.csv"}, {"baber/piqa/default": "a" * 40}),
     ],

@@ -72,12 +72,11 @@ class HubData:
         address = str(files)
         for joint, form in FORMS.items():
             if found := form.search(address):
-                key = f"{found['path']}/{address[found.end() :].removesuffix('.zip')}"
+                before, file = address[: found.end("path")], address[found.end() :]
+                key = f"{found['path']}/{file.removesuffix('.zip')}"
                 revision = self._revision(key, found["path"], found["revision"])
                 self._use(key, revision or UNKNOWN)
-                return (
-                    address[: found.end("path")] + f"{joint}{revision}/" + address[found.end() :] if revision else files
-                )
+                return f"{before}{joint}{revision}/{file}" if revision else files
         return files
 
     def _revision(self, key: str, path: str, asked: str | None) -> str | None:
