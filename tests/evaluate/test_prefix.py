@@ -89,7 +89,7 @@ def test_copies_of_a_prefix_are_counted_where_room_is() -> None:
     ("pattern", "least", "most"), [("*-" * 16, 0, 0), ("M" * 44, 200, 300), ("MMM*----" * 5, 80, 120)]
 )
 def test_states_are_counted_where_room_is(pattern: str, least: int, most: int) -> None:
-    """Of models of some 1B parameters: a state of Mamba-2's takes 2 MB a layer and sequence, and short texts are many."""
+    """Of models of about 1B parameters. Mamba-2's state takes 2 MB a layer and sequence, and short texts are many."""
     sizes = {"hidden_size": 2048, "attention": {"heads": 16, "head_size": 128}, "mlp": {"size": 8192}}
     with torch.device("meta"):
         model = LanguageModel(ModelConfig.model_validate({"pattern": pattern, **sizes}), 32_000).bfloat16()
