@@ -228,14 +228,15 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--tasks", nargs="*", choices=KINDS, default=list(KINDS))
     parser.add_argument("--samples", type=int, default=48)
     parser.add_argument("--rounds", type=int, default=2)
-    parser.add_argument("--context-tokens", type=int, default=4096)
+    parser.add_argument("--context-tokens", type=int, help="4096, or 512 with --tiny, unless given")
     parser.add_argument("--batch-tokens", type=int, default=32_768, help="of one pass, for both sides")
     parser.add_argument("--pieces", type=int, default=32_000, help="of the tokenizer that is trained here")
     parser.add_argument("--tokenizer", type=Path, help="a SentencePiece model instead")
     parser.add_argument("--float32", action="store_true", help="also tell how far each side is from its float32")
-    parser.add_argument("--tiny", action="store_true", help="models of a few million weights at most")
+    parser.add_argument("--tiny", action="store_true", help="models of a few million weights at most, short texts")
     parser.add_argument("--json", type=Path, help="also write the rows to this file")
     options = parser.parse_args()
+    options.context_tokens = options.context_tokens or (512 if options.tiny else 4096)
     options.device = "cuda" if torch.cuda.is_available() else "cpu"
     options.dtype = torch.bfloat16 if options.device == "cuda" else torch.float32
     if options.device == "cpu" and not options.tiny:

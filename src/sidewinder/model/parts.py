@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from sidewinder.config.model import ModelConfig
 from sidewinder.ops.cross_entropy import cross_entropy
+from sidewinder.ops.linear import linear
 from sidewinder.ops.norms import add_rms_norm, layer_norm, rms_norm
 
 Product = Callable[[Tensor, Tensor, Tensor | None], Tensor]
@@ -23,7 +24,7 @@ class Linear(nn.Module):
         super().__init__()
         self.weight = nn.Parameter(torch.zeros(outputs, inputs))
         self.bias = nn.Parameter(torch.zeros(outputs)) if bias else None
-        self.product: Product = F.linear
+        self.product: Product = linear
         """How it multiplies; training may do so in fewer bits (`train.float8`)."""
         self.divided = False
         """Whether the weight is a shard of a matrix that several processes hold together (`train.parallel.tensor`)."""
