@@ -9,9 +9,9 @@ transformers class, by ours as `--model sidewinder` would. Both answer the same 
 lm-eval's own evaluator, in bfloat16 on a GPU, with as many inputs a batch as `--batch-tokens` has room for at the
 task's longest input. The sides take turns; a time is the median of the rounds; loading and a first round, in which
 kernels are made for every shape, are left out. Beside the samples a second stand the largest difference of two
-log-likelihoods and the share of equal texts, which tell that both did the same work. `ratio` is our samples a second
-over the peer's. With `--float32` both also answer in float32, untimed: `in_float32` tells how far they are from each
-other then, `from_float32` how far each is from itself.
+log-likelihoods and the share of equal texts, which tell that both did the same work (in bfloat16, `hf` rounds sums to
+that: docs/evaluation.md). `ratio` is our samples a second over the peer's. With `--float32` both also answer in
+float32, untimed: `in_float32` tells how far they are from each other then, `from_float32` how far each is from itself.
 """
 
 from __future__ import annotations
