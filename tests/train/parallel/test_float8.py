@@ -30,6 +30,7 @@ from sidewinder.config.training import Training
 from sidewinder.errors import ConfigError
 from sidewinder.model import LanguageModel, init_weights
 from sidewinder.model.parts import Linear, Product
+from sidewinder.ops.linear import linear
 from sidewinder.train.float8 import make_product
 from sidewinder.train.loop import Trainer
 from sidewinder.train.metrics import read_metrics
@@ -66,7 +67,7 @@ def model(pattern: str = "mM*-", settings: Training | None = None, **sizes: Any)
 
 
 def in_float8(made: LanguageModel) -> set[str]:
-    return {name for name, part in made.named_modules() if isinstance(part, Linear) and part.product is not F.linear}
+    return {name for name, part in made.named_modules() if isinstance(part, Linear) and part.product is not linear}
 
 
 def product_and_gradients(product: Product, *, exact: bool = False) -> list[Tensor]:

@@ -16,6 +16,7 @@ from cases import Made, model_config, training_of
 from sidewinder.config.mesh import Mesh
 from sidewinder.model import LanguageModel, init_weights
 from sidewinder.model.parts import Linear, Product
+from sidewinder.ops.linear import linear
 from sidewinder.train.float8 import LOWEST_CAPABILITY, make_product
 from sidewinder.train.loop import Trainer
 from sidewinder.train.metrics import read_metrics
@@ -65,7 +66,7 @@ def losses(folder: Path, **settings: object) -> list[float]:
     init_weights(model, 3)
     prepare_layers(model, training)
     linears = [part for part in model.layers.modules() if isinstance(part, Linear)]
-    assert all((part.product is F.linear) == (training.float8 == "none") for part in linears)
+    assert all((part.product is linear) == (training.float8 == "none") for part in linears)
     Trainer("test", folder, "a" * 64, model, Made(training.context_tokens), training).run()
     return [row["loss"] for row in read_metrics(folder / "metrics.jsonl").steps]
 
